@@ -1,0 +1,473 @@
+"""Do two score vectors name the same samples? Overlap and correlation that respect ties.
+
+Most samples are never forgotten, so the "most forgotten 10 %" is usually decided by ties. The
+overlap here is the expected one when each vector breaks its own ties uniformly at random and
+independently of the other; nothing is drawn, the expectation is computed.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from math import comb
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
+
+CROSS, SAME, MISALIGNED = "cross_architecture", "same_architecture", "misaligned"
+#: Sums up to this k are exact in double precision and fast; from there on moments err below 1e-10.
+LARGEST_SUM, SMALLEST_EXPANSION = 2000, 50
+
+
+def top_count(n: int, share: float) -> int:
+    """Size of the top `share` of n samples: n * share rounded half up, at least 1.
+
+    Examples
+    --------
+    >>> top_count(5994, 0.10)
+    599
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share!r}")
+    return max(1, int(np.floor(n * share + 0.5)))
+
+
+def topk_jaccard(a: np.ndarray, b: np.ndarray, share: float = 0.10, exact: bool = True) -> float:
+    """Expected Jaccard E[|A n B| / |A u B|] of two top-`share` sets under random tie-breaking.
+
+    Parameters
+    ----------
+    a, b : array, (sample,)
+        Scores; larger = more forgotten. Equal values are ties; infinities are values like others.
+        A sample with NaN in either vector is left out of both.
+    share : float
+        k = `top_count` of the samples left.
+    exact : bool
+        False allows a fourth-order expansion for k > 50 (error below 1e-6), for use in a
+        bootstrap. True sums the distribution of the overlap up to k = 2,000.
+
+    Returns
+    -------
+    float
+        NaN if no sample is left.
+
+    Notes
+    -----
+    Each vector has k' samples above its threshold and draws the other k - k' from those at it.
+    With A's draw given, the number of B's drawn samples that lie in A is hypergeometric; A's draw
+    splits into the part among B's ties and the part above B's threshold, hypergeometric again.
+
+    Examples
+    --------
+    >>> topk_jaccard([3, 2, 1, 0], [3, 2, 0, 1], share=0.5)
+    1.0
+    >>> round(topk_jaccard([0, 0, 0], [0, 0, 0], share=0.3), 4)  # 1 of 3, twice, at random
+    0.3333
+    """
+    table, k = _table(*_pair(a, b), share)
+    return float(_expected(table[None], np.array([k]), exact)[0]) if k else float("nan")
+
+
+def jaccard_chance(n: int, k: int) -> float:
+    """Expected Jaccard of two independent random k-subsets of n: about s / (2 - s) for s = k / n.
+
+    Examples
+    --------
+    >>> round(jaccard_chance(5994, 599), 3)
+    0.053
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"k must lie in 1..n = {n}, got {k!r}")
+    table = np.zeros((1, 3, 3), int)
+    table[0, 1, 1] = n  # all tied with all
+    return float(_expected(table, np.array([k]), exact=True)[0])
+
+
+def jaccard_chance_stratified(
+    a: np.ndarray,
+    b: np.ndarray,
+    labels: np.ndarray,
+    share: float = 0.10,
+    rng: np.random.Generator | None = None,
+    draws: int = 1999,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Overlap against the null that only the class is shared: b permuted within classes.
+
+    Parameters
+    ----------
+    a, b : array, (sample,) or (run, sample)
+        With several runs the statistic is the mean over all pairs (run of a, run of b); the runs
+        of b are permuted together, which keeps what they have in common. No NaN.
+    labels : array, (sample,)
+    share : float
+    rng : Generator
+        Required.
+    draws : int
+        At least 1,999 if the p-value enters a Holm family of 16 tests.
+
+    Returns
+    -------
+    DataFrame
+        One row: `estimate` is the observed overlap, without an interval (NaN), `p` one-sided
+        (b + 1) / (draws + 1); extras `chance`, `chance_low`, `chance_high`: mean and quantiles of
+        the null.
+    """
+    check_level(level)
+    if rng is None:
+        raise ValueError("rng must be a numpy Generator, got None")
+    a, b, labels = np.atleast_2d(a), np.atleast_2d(b), np.asarray(labels)
+    if a.shape[1] != b.shape[1] or labels.shape != a.shape[1:]:
+        raise ValueError(
+            f"a, b and labels must share samples, got {a.shape, b.shape, labels.shape}"
+        )
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ValueError("a and b must not hold NaN: leave these samples out of a, b and labels")
+    k = top_count(a.shape[1], share)
+    top_a, top_b = _top(a, k), _top(b, k)
+    by_class = np.argsort(labels, kind="stable")
+    tables = [_count(top_a, top_b)]
+    for _ in range(draws):  # a random order within each class, in place of the class's own order
+        shuffled = np.lexsort((rng.random(len(labels)), labels))
+        tables.append(_count(top_a[:, by_class], top_b[:, shuffled]))
+    tables = np.stack(tables)  # (1 + draw, pair, 3, 3)
+    flat = tables.reshape(-1, 3, 3)
+    values = _expected(flat, np.full(len(flat), k), exact=False).reshape(len(tables), -1).mean(1)
+    null = values[1:]
+    low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
+    extras = {"chance": null.mean(), "chance_low": low, "chance_high": high}
+    p = permutation_p(values[0], null)
+    method = f"expected top-{share:.0%} Jaccard, permuted within class, {draws} draws"
+    return one_row(values[0], np.nan, np.nan, a.shape[1], p, method, **extras)
+
+
+def overlap_curve(a: np.ndarray, b: np.ndarray, shares: np.ndarray | None = None) -> pd.DataFrame:
+    """Expected overlap as a function of the share called "most forgotten".
+
+    Parameters
+    ----------
+    a, b : array, (sample,)
+    shares : array, (share,), optional
+        Default 1, 2, ..., 50 %.
+
+    Returns
+    -------
+    DataFrame
+        `share`, `k`, `n`, `jaccard`, `chance` (hypergeometric).
+    """
+    shares = np.arange(1, 51) / 100 if shares is None else np.asarray(shares, float)
+    a, b = _pair(a, b)
+    tables, ks = zip(*(_table(a, b, share) for share in shares), strict=True)
+    n, ks = len(a), np.array(ks)
+    overlap = _expected(np.stack(tables), ks, exact=False) if n else np.nan
+    all_tied = np.zeros((len(ks), 3, 3), int)
+    all_tied[:, 1, 1] = n
+    chance = _expected(all_tied, ks, exact=False) if n else np.nan
+    return pd.DataFrame({"share": shares, "k": ks, "n": n, "jaccard": overlap, "chance": chance})
+
+
+def spearman(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> pd.DataFrame:
+    """Spearman's rho on midranks; interval tanh(atanh rho +- z sqrt((1 + rho^2 / 2) / (n - 3))).
+
+    The interval is for continuous scores; with heavy ties bootstrap instead. Samples with NaN in
+    either vector are left out. A constant vector, or fewer than 4 samples, gives NaN and keeps n.
+
+    References
+    ----------
+    Bonett & Wright (2000), Psychometrika 65, 23-28.
+
+    Examples
+    --------
+    >>> float(spearman([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]).estimate[0].round(3))
+    0.9
+    """
+    check_level(level)
+    a, b = _pair(a, b)
+    n, method = len(a), f"Spearman, Bonett-Wright {level:.0%}"
+    if n < 4 or np.all(a == a[0]) or np.all(b == b[0]):
+        return one_row(np.nan, np.nan, np.nan, n, np.nan, method)
+    rho, p = stats.spearmanr(a, b)
+    half = stats.norm.ppf((1 + level) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    z = np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15))
+    return one_row(rho, np.tanh(z - half), np.tanh(z + half), n, p, method)
+
+
+def auc(score: np.ndarray, truth: np.ndarray, level: float = 0.95) -> pd.DataFrame:
+    """P(score of a true one > score of another) + P(equal) / 2, with DeLong's interval on logits.
+
+    Parameters
+    ----------
+    score : array, (sample,)
+        NaN is left out.
+    truth : array of bool, (sample,)
+        For instance planted label noise.
+
+    Returns
+    -------
+    DataFrame
+        One row; `p` two-sided against 0.5 (Mann-Whitney); extra `positives`. Perfect separation
+        has no DeLong variance: its bound is then (alpha / 2)^(1 / m), m the smaller group, as for
+        m successes in m trials. One group empty: NaN.
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson (1988), Biometrics 44, 837-845.
+
+    Examples
+    --------
+    >>> float(auc([1, 2, 3, 4], [False, True, False, True]).estimate[0])
+    0.75
+    """
+    check_level(level)
+    score, truth = np.asarray(score, float), np.asarray(truth)
+    if truth.dtype != bool or truth.shape != score.shape:
+        raise ValueError(f"truth must be bool, {score.shape}; got {truth.dtype}, {truth.shape}")
+    truth, score = truth[~np.isnan(score)], score[~np.isnan(score)]
+    n, n1 = len(score), int(truth.sum())
+    n0, method = n - n1, f"AUC on midranks, DeLong (logit) {level:.0%}"
+    if min(n0, n1) == 0:
+        return one_row(np.nan, np.nan, np.nan, n, np.nan, method, positives=n1)
+    rank = stats.rankdata(score)
+    above = (rank[truth] - stats.rankdata(score[truth])) / n0  # (positive,) share of others beaten
+    below = 1 - (rank[~truth] - stats.rankdata(score[~truth])) / n1  # (negative,)
+    value = float(above.mean())
+    p = stats.mannwhitneyu(score[truth], score[~truth]).pvalue if np.ptp(rank) else 1.0
+    edge = ((1 - level) / 2) ** (1 / min(n0, n1))
+    if value in (0.0, 1.0):
+        low, high = (edge, 1.0) if value else (0.0, 1 - edge)
+    elif min(n0, n1) == 1:
+        low = high = np.nan
+    else:
+        se = np.sqrt(above.var(ddof=1) / n1 + below.var(ddof=1) / n0)
+        half = stats.norm.ppf((1 + level) / 2) * se / (value * (1 - value))
+        low, high = special.expit(special.logit(value) + np.array([-half, half]))
+    return one_row(value, low, high, n, p, method, positives=n1)
+
+
+def cross_run_agreement(
+    scores: np.ndarray, runs: pd.DataFrame, rng: np.random.Generator, share: float = 0.10
+) -> pd.DataFrame:
+    """Agreement of every pair of runs, each with its misaligned control.
+
+    Parameters
+    ----------
+    scores : array, (run, sample)
+        One data set, one sampler, samples in one order.
+    runs : DataFrame
+        One row per run, with `arch` and `seed`.
+    rng : Generator
+        Draws the control's permutations.
+    share : float
+
+    Returns
+    -------
+    DataFrame
+        One row per pair and alignment: `kind` is `cross_architecture`, `same_architecture` (other
+        seed: the noise ceiling) or `misaligned` (the second vector permuted by position: what an
+        indexing error looks like); `run_a`, `run_b` (positions), `arch_a`, `arch_b`, `seed_a`,
+        `seed_b`, `same_arch`, `same_seed`, `n`, `jaccard`, `chance`, `spearman`.
+    """
+    scores = _check_runs(scores, runs)
+    arch, seed = runs["arch"].to_numpy(), runs["seed"].to_numpy()
+    rows = []
+    for i, j in combinations(range(len(runs)), 2):
+        same_arch = bool(arch[i] == arch[j])
+        shuffled = scores[j][rng.permutation(scores.shape[1])]
+        for kind, other in ((SAME if same_arch else CROSS, scores[j]), (MISALIGNED, shuffled)):
+            rho = spearman(scores[i], other)
+            n = int(rho["n"].iloc[0])
+            rows.append(
+                {
+                    **{"kind": kind, "run_a": i, "run_b": j, "arch_a": arch[i], "arch_b": arch[j]},
+                    **{"seed_a": seed[i], "seed_b": seed[j], "same_arch": same_arch},
+                    **{"same_seed": bool(seed[i] == seed[j]), "n": n},
+                    "jaccard": topk_jaccard(scores[i], other, share),
+                    "chance": jaccard_chance(n, top_count(n, share)) if n else np.nan,
+                    "spearman": float(rho["estimate"].iloc[0]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def overlap_summary(
+    scores: np.ndarray,
+    runs: pd.DataFrame,
+    groups: np.ndarray,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    share: float = 0.10,
+    draws: int = 1999,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Mean overlap within and between architectures, with interval, chance level and ceiling.
+
+    Parameters
+    ----------
+    scores, runs
+        As in `cross_run_agreement`, without NaN.
+    groups, labels : array, (sample,)
+        The bootstrap redraws groups within classes; permutations stay within classes.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair of architectures (`kind` `cross_architecture`) and per architecture
+        (`same_architecture`, mean over pairs of seeds; absent with one seed); the columns of a
+        one-row result, then `kind`, `arch_a`, `arch_b`, `pairs`, `chance` and `p` (permutation
+        within class) and `ceiling` = sqrt(J_AA J_BB), NaN where a seed is missing.
+    """
+    scores = _check_runs(scores, runs)
+    arch = runs["arch"].to_numpy()
+    names = list(dict.fromkeys(arch))
+    sets: dict[tuple, list] = {}
+    for i, j in combinations(range(len(runs)), 2):
+        first, second = sorted((arch[i], arch[j]), key=names.index)
+        sets.setdefault((first, second), []).append((i, j))
+    order = sorted(sets, key=lambda pair: (pair[0] == pair[1], *map(names.index, pair)))
+
+    def means(rows: np.ndarray) -> dict[tuple, float]:
+        k = top_count(len(rows), share)
+        top = _top(scores[:, rows], k)
+        every = [ij for pair in order for ij in sets[pair]]
+        tables = np.concatenate([_count(top[[i]], top[[j]]) for i, j in every])
+        value = dict(zip(every, _expected(tables, np.full(len(every), k), False), strict=True))
+        return {pair: float(np.mean([value[ij] for ij in sets[pair]])) for pair in order}
+
+    out = bootstrap(means, groups, labels, rng, draws, level).drop(columns="quantity")
+    ceiling = {pair[0]: out["estimate"][i] for i, pair in enumerate(order) if len(set(pair)) == 1}
+    for i, (first, second) in enumerate(order):
+        a, b = np.flatnonzero(arch == first), np.flatnonzero(arch == second)
+        a, b = (a[:1], b[1:]) if first == second else (a, b)
+        null = jaccard_chance_stratified(scores[a], scores[b], labels, share, rng, draws)
+        top = np.sqrt(ceiling.get(first, np.nan) * ceiling.get(second, np.nan))
+        extras = {"kind": SAME if first == second else CROSS, "arch_a": first, "arch_b": second}
+        extras |= {"pairs": len(sets[first, second]), "chance": null["chance"].iloc[0]}
+        for name, value in (extras | {"ceiling": top, "p": null["p"].iloc[0]}).items():
+            out.loc[i, name] = value
+    return out
+
+
+def _check_runs(scores: np.ndarray, runs: pd.DataFrame) -> np.ndarray:
+    """Refuse scores that do not match the runs, and runs that a pair must not mix."""
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or len(scores) != len(runs):
+        raise ValueError(f"scores must be ({len(runs)} runs, sample), got shape {scores.shape}")
+    for column in ("dataset", "sampler"):
+        if column in runs and runs[column].nunique() > 1:
+            raise ValueError(f"runs must share one {column}, got {sorted(runs[column].unique())}")
+    if runs.duplicated(["arch", "seed"]).any():
+        raise ValueError("each (arch, seed) must be one run; select one configuration first")
+    return scores
+
+
+def _pair(a, b) -> tuple[np.ndarray, np.ndarray]:
+    """Two vectors as floats, without the samples where either is NaN."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a and b must be vectors over the same samples, got {a.shape, b.shape}")
+    keep = ~(np.isnan(a) | np.isnan(b))
+    return a[keep], b[keep]
+
+
+def _top(scores: np.ndarray, k: int) -> np.ndarray:
+    """0 below, 1 at, 2 above the k-th largest score; over the last axis."""
+    edge = np.partition(scores, scores.shape[-1] - k, axis=-1)[..., -k, None]
+    return (scores >= edge).astype(np.int8) + (scores > edge)
+
+
+def _count(top_a: np.ndarray, top_b: np.ndarray) -> np.ndarray:
+    """Cross tables (pair, 3, 3) of every row of top_a with every row of top_b."""
+    cells = [np.bincount(3 * a + b, minlength=9) for a, b in product(top_a, top_b)]
+    return np.stack(cells).reshape(-1, 3, 3)
+
+
+def _table(a: np.ndarray, b: np.ndarray, share: float) -> tuple[np.ndarray, int]:
+    """Cross table (3, 3) of two NaN-free vectors and k; k = 0 if they are empty."""
+    k = top_count(len(a), share)
+    if len(a) == 0:
+        return np.zeros((3, 3), int), 0
+    return _count(_top(a, k)[None], _top(b, k)[None])[0], k
+
+
+def _expected(tables: np.ndarray, k: np.ndarray, exact: bool) -> np.ndarray:
+    """Expected Jaccard of each table (item, 3, 3) for each k (item,)."""
+    out = _by_moments(tables, k)
+    small = k <= (LARGEST_SUM if exact else SMALLEST_EXPANSION)
+    if small.any():
+        keys = np.column_stack([tables[small].reshape(-1, 9), k[small]])
+        unique, back = np.unique(keys, axis=0, return_inverse=True)
+        sums = np.array([_by_sum(row[:9].reshape(3, 3), int(row[9])) for row in unique])
+        out[small] = sums[back.ravel()]
+    return out
+
+
+def _by_sum(table: np.ndarray, k: int) -> float:
+    """Sum of o / (2k - o) over the distribution of the overlap o."""
+    tied_a, tied_b = table[1].sum(), table[:, 1].sum()
+    need_a, need_b = k - table[2].sum(), k - table[:, 2].sum()
+    log_factorial = special.gammaln(np.arange(table.sum() + 2) + 1.0)
+
+    def pmf(total, good, drawn):  # arrays (row,), or numbers -> values (1, x), pmf (row, x)
+        total, good, drawn = (np.atleast_1d(v)[:, None] for v in (total, good, drawn))
+        mean = drawn * good / np.maximum(total, 1)
+        var = mean * (total - good) * (total - drawn) / np.maximum(total * (total - 1.0), 1)
+        reach = 8.5 * np.sqrt(var) + 40  # what lies beyond is below double precision
+        low = np.maximum(np.floor(mean - reach), np.maximum(0, drawn - total + good)).min()
+        high = np.minimum(np.ceil(mean + reach), np.minimum(good, drawn)).max()
+        x = np.arange(int(low), int(high) + 1)[None]
+        possible = (x <= good) & (x <= drawn) & (drawn - x <= total - good)
+
+        def choose(n, r):
+            r = np.clip(r, 0, n)
+            return log_factorial[n] - log_factorial[r] - log_factorial[n - r]
+
+        log_p = choose(good, x) + choose(total - good, drawn - x) - choose(total, drawn)
+        p = np.where(possible, np.exp(log_p), 0)
+        return x, p / p.sum(1, keepdims=True)
+
+    x, p = pmf(tied_a, table[1, 1], need_a)  # of A's draw, how many are ties of B
+    x, p = x[0, p[0] > 0], p[0, p[0] > 0]
+    y, p_y = pmf(tied_a - table[1, 1], table[1, 2], need_a - x)  # ... and how many B has for sure
+    z, p_z = pmf(tied_b, table[2, 1] + x, need_b)  # of B's draw, how many A has
+    overlap = table[2, 2] + y.T + z
+    jaccard = overlap / np.maximum(2 * k - overlap, 1)
+    return float(p @ np.sum((p_y @ jaccard) * p_z, axis=1))
+
+
+def _by_moments(tables: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Fourth-order expansion of E[2k / (2k - o)] - 1 around the mean overlap.
+
+    The factorial moment E[o (o-1) ... (o-r+1)] counts ordered r-tuples of distinct samples, each
+    with the chance that A and B both hold all of it.
+    """
+    tables, k = np.asarray(tables, float), np.asarray(k, float)
+    tied = tables[:, 1].sum(1), tables[:, :, 1].sum(1)
+    need = k - tables[:, 2].sum(1), k - tables[:, :, 2].sum(1)
+
+    def falling(n):  # n (n-1) ... (n-i+1) for i = 0..4
+        return np.cumprod([np.ones_like(n), *(np.maximum(n - i, 0) for i in range(4))], axis=0)
+
+    both, only_a, only_b, neither = (
+        falling(tables[:, i, j]) for i, j in ((2, 2), (2, 1), (1, 2), (1, 1))
+    )
+    held_a, held_b = (
+        falling(m) / np.maximum(falling(t), 1) for m, t in zip(need, tied, strict=True)
+    )
+    factorial = np.zeros((5, len(k)))
+    for c, i, j, l in product(range(5), repeat=4):
+        r = c + i + j + l
+        if r <= 4:
+            ways = comb(r, c) * comb(r - c, i) * comb(r - c - i, j)
+            chance = held_b[i + l] * held_a[j + l]
+            factorial[r] += ways * both[c] * only_a[i] * only_b[j] * neither[l] * chance
+    mean = factorial[1]
+    raw = [factorial[0], mean, factorial[2] + mean, factorial[3] + 3 * factorial[2] + mean]
+    raw.append(factorial[4] + 6 * factorial[3] + 7 * factorial[2] + mean)
+    rest = 2 * k - mean
+    out = 2 * k / np.maximum(rest, 1)
+    for r in (2, 3, 4):
+        central = sum(comb(r, s) * raw[s] * (-mean) ** (r - s) for s in range(r + 1))
+        out += 2 * k * central / np.maximum(rest, 1) ** (r + 1)
+    return out - 1
