@@ -7,18 +7,16 @@ independently of the other; nothing is drawn, the expectation is computed.
 
 from __future__ import annotations
 
-from itertools import combinations, product
-from math import comb
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy import special, stats
 
 from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
+from retention_lib.ties import cross_tables, expected_jaccard, levels
 
 CROSS, SAME, MISALIGNED = "cross_architecture", "same_architecture", "misaligned"
-#: Sums up to this k are exact in double precision and fast; from there on moments err below 1e-10.
-LARGEST_SUM, SMALLEST_EXPANSION = 2000, 50
 
 
 def top_count(n: int, share: float) -> int:
@@ -67,7 +65,7 @@ def topk_jaccard(a: np.ndarray, b: np.ndarray, share: float = 0.10, exact: bool 
     0.3333
     """
     table, k = _table(*_pair(a, b), share)
-    return float(_expected(table[None], np.array([k]), exact)[0]) if k else float("nan")
+    return float(expected_jaccard(table[None], np.array([k]), exact)[0]) if k else float("nan")
 
 
 def jaccard_chance(n: int, k: int) -> float:
@@ -82,7 +80,7 @@ def jaccard_chance(n: int, k: int) -> float:
         raise ValueError(f"k must lie in 1..n = {n}, got {k!r}")
     table = np.zeros((1, 3, 3), int)
     table[0, 1, 1] = n  # all tied with all
-    return float(_expected(table, np.array([k]), exact=True)[0])
+    return float(expected_jaccard(table, np.array([k]), exact=True)[0])
 
 
 def jaccard_chance_stratified(
@@ -126,15 +124,17 @@ def jaccard_chance_stratified(
     if np.isnan(a).any() or np.isnan(b).any():
         raise ValueError("a and b must not hold NaN: leave these samples out of a, b and labels")
     k = top_count(a.shape[1], share)
-    top_a, top_b = _top(a, k), _top(b, k)
+    top_a, top_b = levels(a, k), levels(b, k)
     by_class = np.argsort(labels, kind="stable")
-    tables = [_count(top_a, top_b)]
+    tables = [cross_tables(top_a, top_b)]
     for _ in range(draws):  # a random order within each class, in place of the class's own order
         shuffled = np.lexsort((rng.random(len(labels)), labels))
-        tables.append(_count(top_a[:, by_class], top_b[:, shuffled]))
+        tables.append(cross_tables(top_a[:, by_class], top_b[:, shuffled]))
     tables = np.stack(tables)  # (1 + draw, pair, 3, 3)
     flat = tables.reshape(-1, 3, 3)
-    values = _expected(flat, np.full(len(flat), k), exact=False).reshape(len(tables), -1).mean(1)
+    values = (
+        expected_jaccard(flat, np.full(len(flat), k), exact=False).reshape(len(tables), -1).mean(1)
+    )
     null = values[1:]
     low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
     extras = {"chance": null.mean(), "chance_low": low, "chance_high": high}
@@ -161,10 +161,10 @@ def overlap_curve(a: np.ndarray, b: np.ndarray, shares: np.ndarray | None = None
     a, b = _pair(a, b)
     tables, ks = zip(*(_table(a, b, share) for share in shares), strict=True)
     n, ks = len(a), np.array(ks)
-    overlap = _expected(np.stack(tables), ks, exact=False) if n else np.nan
+    overlap = expected_jaccard(np.stack(tables), ks, exact=False) if n else np.nan
     all_tied = np.zeros((len(ks), 3, 3), int)
     all_tied[:, 1, 1] = n
-    chance = _expected(all_tied, ks, exact=False) if n else np.nan
+    chance = expected_jaccard(all_tied, ks, exact=False) if n else np.nan
     return pd.DataFrame({"share": shares, "k": ks, "n": n, "jaccard": overlap, "chance": chance})
 
 
@@ -329,10 +329,12 @@ def overlap_summary(
 
     def means(rows: np.ndarray) -> dict[tuple, float]:
         k = top_count(len(rows), share)
-        top = _top(scores[:, rows], k)
+        top = levels(scores[:, rows], k)
         every = [ij for pair in order for ij in sets[pair]]
-        tables = np.concatenate([_count(top[[i]], top[[j]]) for i, j in every])
-        value = dict(zip(every, _expected(tables, np.full(len(every), k), False), strict=True))
+        tables = np.concatenate([cross_tables(top[[i]], top[[j]]) for i, j in every])
+        value = dict(
+            zip(every, expected_jaccard(tables, np.full(len(every), k), False), strict=True)
+        )
         return {pair: float(np.mean([value[ij] for ij in sets[pair]])) for pair in order}
 
     out = bootstrap(means, groups, labels, rng, draws, level).drop(columns="quantity")
@@ -371,103 +373,9 @@ def _pair(a, b) -> tuple[np.ndarray, np.ndarray]:
     return a[keep], b[keep]
 
 
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """0 below, 1 at, 2 above the k-th largest score; over the last axis."""
-    edge = np.partition(scores, scores.shape[-1] - k, axis=-1)[..., -k, None]
-    return (scores >= edge).astype(np.int8) + (scores > edge)
-
-
-def _count(top_a: np.ndarray, top_b: np.ndarray) -> np.ndarray:
-    """Cross tables (pair, 3, 3) of every row of top_a with every row of top_b."""
-    cells = [np.bincount(3 * a + b, minlength=9) for a, b in product(top_a, top_b)]
-    return np.stack(cells).reshape(-1, 3, 3)
-
-
 def _table(a: np.ndarray, b: np.ndarray, share: float) -> tuple[np.ndarray, int]:
     """Cross table (3, 3) of two NaN-free vectors and k; k = 0 if they are empty."""
     k = top_count(len(a), share)
     if len(a) == 0:
         return np.zeros((3, 3), int), 0
-    return _count(_top(a, k)[None], _top(b, k)[None])[0], k
-
-
-def _expected(tables: np.ndarray, k: np.ndarray, exact: bool) -> np.ndarray:
-    """Expected Jaccard of each table (item, 3, 3) for each k (item,)."""
-    out = _by_moments(tables, k)
-    small = k <= (LARGEST_SUM if exact else SMALLEST_EXPANSION)
-    if small.any():
-        keys = np.column_stack([tables[small].reshape(-1, 9), k[small]])
-        unique, back = np.unique(keys, axis=0, return_inverse=True)
-        sums = np.array([_by_sum(row[:9].reshape(3, 3), int(row[9])) for row in unique])
-        out[small] = sums[back.ravel()]
-    return out
-
-
-def _by_sum(table: np.ndarray, k: int) -> float:
-    """Sum of o / (2k - o) over the distribution of the overlap o."""
-    tied_a, tied_b = table[1].sum(), table[:, 1].sum()
-    need_a, need_b = k - table[2].sum(), k - table[:, 2].sum()
-    log_factorial = special.gammaln(np.arange(table.sum() + 2) + 1.0)
-
-    def pmf(total, good, drawn):  # arrays (row,), or numbers -> values (1, x), pmf (row, x)
-        total, good, drawn = (np.atleast_1d(v)[:, None] for v in (total, good, drawn))
-        mean = drawn * good / np.maximum(total, 1)
-        var = mean * (total - good) * (total - drawn) / np.maximum(total * (total - 1.0), 1)
-        reach = 8.5 * np.sqrt(var) + 40  # what lies beyond is below double precision
-        low = np.maximum(np.floor(mean - reach), np.maximum(0, drawn - total + good)).min()
-        high = np.minimum(np.ceil(mean + reach), np.minimum(good, drawn)).max()
-        x = np.arange(int(low), int(high) + 1)[None]
-        possible = (x <= good) & (x <= drawn) & (drawn - x <= total - good)
-
-        def choose(n, r):
-            r = np.clip(r, 0, n)
-            return log_factorial[n] - log_factorial[r] - log_factorial[n - r]
-
-        log_p = choose(good, x) + choose(total - good, drawn - x) - choose(total, drawn)
-        p = np.where(possible, np.exp(log_p), 0)
-        return x, p / p.sum(1, keepdims=True)
-
-    x, p = pmf(tied_a, table[1, 1], need_a)  # of A's draw, how many are ties of B
-    x, p = x[0, p[0] > 0], p[0, p[0] > 0]
-    y, p_y = pmf(tied_a - table[1, 1], table[1, 2], need_a - x)  # ... and how many B has for sure
-    z, p_z = pmf(tied_b, table[2, 1] + x, need_b)  # of B's draw, how many A has
-    overlap = table[2, 2] + y.T + z
-    jaccard = overlap / np.maximum(2 * k - overlap, 1)
-    return float(p @ np.sum((p_y @ jaccard) * p_z, axis=1))
-
-
-def _by_moments(tables: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Fourth-order expansion of E[2k / (2k - o)] - 1 around the mean overlap.
-
-    The factorial moment E[o (o-1) ... (o-r+1)] counts ordered r-tuples of distinct samples, each
-    with the chance that A and B both hold all of it.
-    """
-    tables, k = np.asarray(tables, float), np.asarray(k, float)
-    tied = tables[:, 1].sum(1), tables[:, :, 1].sum(1)
-    need = k - tables[:, 2].sum(1), k - tables[:, :, 2].sum(1)
-
-    def falling(n):  # n (n-1) ... (n-i+1) for i = 0..4
-        return np.cumprod([np.ones_like(n), *(np.maximum(n - i, 0) for i in range(4))], axis=0)
-
-    both, only_a, only_b, neither = (
-        falling(tables[:, i, j]) for i, j in ((2, 2), (2, 1), (1, 2), (1, 1))
-    )
-    held_a, held_b = (
-        falling(m) / np.maximum(falling(t), 1) for m, t in zip(need, tied, strict=True)
-    )
-    factorial = np.zeros((5, len(k)))
-    for c, i, j, l in product(range(5), repeat=4):
-        r = c + i + j + l
-        if r <= 4:
-            ways = comb(r, c) * comb(r - c, i) * comb(r - c - i, j)
-            chance = held_b[i + l] * held_a[j + l]
-            factorial[r] += ways * both[c] * only_a[i] * only_b[j] * neither[l] * chance
-    mean = factorial[1]
-    raw = [factorial[0], mean, factorial[2] + mean, factorial[3] + 3 * factorial[2] + mean]
-    raw.append(factorial[4] + 6 * factorial[3] + 7 * factorial[2] + mean)
-    rest = 2 * k - mean
-    out = 2 * k / np.maximum(rest, 1)
-    for r in (2, 3, 4):
-        central = sum(comb(r, s) * raw[s] * (-mean) ** (r - s) for s in range(r + 1))
-        out += 2 * k * central / np.maximum(rest, 1) ** (r + 1)
-    return out - 1
+    return cross_tables(levels(a, k)[None], levels(b, k)[None])[0], k

@@ -41,15 +41,16 @@ def draw_source(n: int, seed: int, cache: Path | None = None) -> tuple[np.ndarra
 
     Returns
     -------
-    images : ndarray of uint8, (sample, 64, 64, 3)
-        A memory map when `cache` names a folder: two runs then draw them once.
+    images : ndarray of uint8, (sample, 64, 64, 4)
+        RGB and the role of each pixel (an index into `source_world.ROLES`); a memory map when
+        `cache` names a folder: two runs then draw them once.
     answers : Tensor of int64, (sample, 1 + factor)
         Class, then the factors; -1 where a factor does not apply.
     """
     table = source_world.sample_table(n, seed)
     answers = torch.tensor(table[["label", *source_world.FACTORS]].to_numpy(np.int64))
     if cache is None:
-        return source_world.draw(table), answers
+        return source_world.draw(table, PHANTOM_SIZE, roles=True), answers
     digest = hashlib.blake2b(pd.util.hash_pandas_object(table).to_numpy().tobytes(), digest_size=6)
     source = Path(source_world.__file__)
     for code in (source, source.with_name("source_shapes.py"), source.with_name("draw.py")):
@@ -59,24 +60,29 @@ def draw_source(n: int, seed: int, cache: Path | None = None) -> tuple[np.ndarra
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         with open(partial, "wb") as file:
-            np.save(file, source_world.draw(table))
+            np.save(file, source_world.draw(table, PHANTOM_SIZE, roles=True))
         partial.replace(path)
     return np.load(path, mmap_mode="r"), answers
 
 
 def normalise(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 (sample, size, size, 3) to float32 (sample, 3, size, size): (x / 255 - 0.5) / 0.25."""
+    """uint8 (sample, size, size, 3 or more) to float32 (sample, 3, ...): (x / 255 - 0.5) / 0.25."""
     pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-    return pixels.permute(0, 3, 1, 2).float().div_(63.75).sub_(2.0).contiguous()
+    return pixels[..., :3].permute(0, 3, 1, 2).float().div_(63.75).sub_(2.0).contiguous()
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+def augment(images: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Flip, shift by up to 6 pixels, vary contrast and brightness, sometimes take the colour away.
 
     No answer changes under these (factors survive a flip), except that grey pictures have no hue:
     only one in ten loses its colour.
+
+    Returns
+    -------
+    x : Tensor of float32, (sample, 3, size, size)
+    roles : Tensor of uint8, (sample, size, size), moved along with the picture
     """
-    n, size = len(x), x.shape[-1]
+    n, size = images.shape[:2]
     r = torch.rand(n, 6, generator=generator)
     axis = torch.arange(size)[None]
     column = torch.where(r[:, :1] < 0.5, axis, size - 1 - axis)
@@ -84,10 +90,11 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     row = (axis + (r[:, 2:3] * 13).long() - 6).abs()
     column, row = (torch.where(i >= size, 2 * size - 2 - i, i) for i in (column, row))
     image = torch.arange(n)[:, None, None]
-    x = x.permute(0, 2, 3, 1)[image, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+    moved = torch.from_numpy(np.array(images))[image, row[:, :, None], column[:, None, :]]
+    x = normalise(moved)
     x = x * (0.7 + 0.6 * r[:, 3])[:, None, None, None] + (r[:, 4] - 0.5)[:, None, None, None]
     grey = (r[:, 5] < 0.1)[:, None, None, None]
-    return torch.where(grey, x.mean(1, keepdim=True), x)
+    return torch.where(grey, x.mean(1, keepdim=True), x), moved[..., 3]
 
 
 def head_sizes() -> list[int]:
@@ -105,6 +112,21 @@ def loss_of(logits: Tensor, answers: Tensor) -> Tensor:
             error = F.cross_entropy(part, answers[:, k], ignore_index=-1, reduction="sum")
             total = total + error / applies * (2.5 / (len(parts) - 1))
     return total
+
+
+def patch_loss(logits: Tensor, roles: Tensor) -> Tensor:
+    """Cross-entropy [nat] between what each patch is said to show and the roles of its pixels.
+
+    Parameters
+    ----------
+    logits : Tensor, (sample, patch, role)
+        Patches row by row, as a vision transformer orders them.
+    roles : Tensor of uint8, (sample, size, size)
+    """
+    grid = math.isqrt(logits.shape[1])
+    share = F.one_hot(roles.long(), logits.shape[2]).permute(0, 3, 1, 2).float()
+    share = F.avg_pool2d(share, roles.shape[-1] // grid).flatten(2).transpose(1, 2)
+    return -(share * logits.log_softmax(2)).sum(2).mean()
 
 
 def run(
@@ -156,12 +178,19 @@ def run(
     started = time.perf_counter()
     images, answers = draw_source(n, seed, cache)
     model = build_model(arch, sum(head_sizes()), PHANTOM_SIZE, weights="none", seed=seed)
-    optimiser = _optimiser(model, config["lr"])
+    # A transformer learns to look from few pictures only if every patch is asked what it shows
+    # (as in token labelling, Jiang et al. 2021); a convolution does not need it.
+    patches = hasattr(model, "patch_embed")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reader = nn.Linear(model.num_features, len(source_world.ROLES) if patches else 1)
+    learner = nn.ModuleDict({"model": model, "reader": reader})
+    optimiser = _optimiser(learner, config["lr"])
     state = {"step": 0, "seconds": 0.0, "loss": float("nan")}
     path = None if cache is None else cache / f"pretrain_{_digest(config)}.pt"
     if path is not None and path.exists():
         saved = torch.load(path, weights_only=True)
-        model.load_state_dict(saved["model"])
+        learner.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         state = saved["state"]
         log(f"{arch}: going on at step {state['step']}")
@@ -172,8 +201,11 @@ def run(
         step = state["step"]
         rows = _rows(step, n, batch, seed)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        x = augment(normalise(images[rows]), generator)
-        loss = loss_of(model(x), answers[rows])
+        x, roles = augment(images[rows], generator)
+        seen = model.forward_features(x)
+        loss = loss_of(model.forward_head(seen), answers[rows])
+        if patches:
+            loss = loss + patch_loss(reader(seen[:, model.num_prefix_tokens :]), roles)
         for group in optimiser.param_groups:
             group["lr"] = config["lr"] * _schedule(step, steps)
         optimiser.zero_grad(set_to_none=True)
@@ -189,7 +221,7 @@ def run(
         }
         stop = stop_after is not None and state["step"] >= stop_after
         if path is not None and (state["step"] % checkpoint_every == 0 or stop):
-            _save(path, model, optimiser, state)
+            _save(path, learner, optimiser, state)
             log(f"{arch} step {step + 1}/{steps} loss {state['loss']:.3f} {state['seconds']:.0f} s")
         if stop:
             return {"config": config, "step": state["step"], "loss": state["loss"]}

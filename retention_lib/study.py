@@ -31,7 +31,9 @@ def find_run(config: RunConfig, identity: str | None = None) -> RunDir:
     return published if published.is_done and not own.is_done else own
 
 
-def capture_or_load(configs, device: torch.device | None = None, log=print) -> list[Path]:
+def capture_or_load(
+    configs, device: torch.device | None = None, log=print, on_epoch=None
+) -> list[Path]:
     """Return the run directory of every configuration, training those that are missing.
 
     Parameters
@@ -39,7 +41,9 @@ def capture_or_load(configs, device: torch.device | None = None, log=print) -> l
     configs : sequence of RunConfig
         For instance `config.profile("phantom").study.configs()`.
     log : callable
-        Receives one line per epoch and per run.
+        Receives one line per run, and one per epoch unless `on_epoch` takes those.
+    on_epoch : callable, optional
+        Called with each epoch's dict of metrics instead, for instance by a progress bar.
 
     Returns
     -------
@@ -58,13 +62,13 @@ def capture_or_load(configs, device: torch.device | None = None, log=print) -> l
             found += 1
         else:
             log(f"run {i + 1}/{len(configs)}  {run.folder.name}  ({run.progress()})")
-            capture(config, run, device or default_device(), log)
+            capture(config, run, device or default_device(), on_epoch or epoch_logger(log))
         folders.append(run.folder)
     log(f"{found} runs found, {len(folders) - found} captured")
     return folders
 
 
-def capture(config: RunConfig, run: RunDir, device: torch.device, log=print) -> None:
+def capture(config: RunConfig, run: RunDir, device: torch.device, on_epoch=None) -> None:
     """Train one run into its directory, from wherever it stopped."""
     start = time.monotonic()
     images = data.load(config)
@@ -78,7 +82,7 @@ def capture(config: RunConfig, run: RunDir, device: torch.device, log=print) -> 
     }
     choices = run.create(header, images.samples)["choices"]
     with _deterministic(config.deterministic and device.type == "cuda"):
-        fine_tune(config, images, run, device, choices["amp"], lambda row: log(epoch_line(row)))
+        fine_tune(config, images, run, device, choices["amp"], on_epoch)
     names = ("retention_lib", "torch", "timm", "numpy", "pandas", "pyarrow")
     run.finish(
         {
@@ -92,9 +96,9 @@ def capture(config: RunConfig, run: RunDir, device: torch.device, log=print) -> 
     )
 
 
-def epoch_line(row: dict) -> str:
-    """One line of progress."""
-    return (
+def epoch_logger(log):
+    """Turn a logger of lines into one of epochs: one line each, short enough for a notebook."""
+    return lambda row: log(
         f"  epoch {row['epoch']:3d}  train {row['train_accuracy']:6.1%}  "
         f"held-out {row['val_accuracy']:6.1%}  loss {row['train_loss']:.3f}  "
         f"{row['train_seconds']:.1f} + {row['clean_seconds']:.1f} s"
