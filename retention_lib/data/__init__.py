@@ -12,6 +12,7 @@ import numpy as np
 
 from retention_lib import paths
 from retention_lib.config import RunConfig, check_names
+from retention_lib.data.download import ensure_cub, ensure_octdl
 from retention_lib.data.imageset import ImageSet, split_hash
 
 PHANTOMS = ("phantom_oct", "phantom_birds")
@@ -36,9 +37,10 @@ def _load(dataset: str, n_train: int | None, size: int) -> ImageSet:
         return _draw(kind, _phantom_size(kind, n_train), size)
     if n_train is not None:
         raise ValueError(f"n_train is for phantoms; {dataset} has the images it has, got {n_train}")
-    reader = _module(kind)
-    root = Path(path).expanduser() if kind == "folder" else paths.data_root() / REAL[kind]
-    return reader.load(root, size, paths.cache())
+    if kind == "folder":
+        return _module(kind).load(Path(path).expanduser(), size, paths.cache())
+    root = {"octdl": ensure_octdl, "cub": ensure_cub}[kind](paths.data_root())
+    return _module(kind).load(root, size, paths.cache())
 
 
 def identity(config: RunConfig) -> str:
@@ -71,8 +73,8 @@ def _draw(kind: str, n_train: int, size: int) -> ImageSet:
     """Draw a phantom, or open what was drawn before by the same code."""
     module = _module(kind)
     table = module.sample_table(n_train, PHANTOM_SEED)
-    code = Path(module.__file__).read_bytes() + (Path(__file__).parent / "draw.py").read_bytes()
-    version = hashlib.blake2b(code, digest_size=4).hexdigest()
+    code = b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))
+    version = hashlib.blake2b(code, digest_size=4).hexdigest()  # other code may draw otherwise
     file = paths.cache() / f"{kind}-n{n_train}-{size}px-{version}.npy"
     if not file.is_file():
         images = module.draw(table, size)

@@ -43,7 +43,7 @@ def sample_ids(paths: list[str] | pd.Series) -> list[str]:
 
 
 def split_hash(samples: pd.DataFrame) -> str:
-    """Hash the sorted (path, label, split) list: two data sets agree on it or must not be aligned."""
+    """Hash the sorted (path, label, split) list; data sets that differ in it are never aligned."""
     rows = samples[["path", "label", "split"]].sort_values("path")
     digest = hashlib.blake2b(digest_size=8)
     for path, label, split in rows.itertuples(index=False):
