@@ -14,73 +14,32 @@ import pandas as pd
 from scipy import special, stats
 
 from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
-from retention_lib.ties import cross_tables, expected_jaccard, levels
+from retention_lib.ties import (
+    cross_tables,
+    expected_jaccard,
+    jaccard_chance,
+    levels,
+    paired,
+    top_count,
+    topk_jaccard,
+)
+
+__all__ = [
+    "CROSS",
+    "MISALIGNED",
+    "SAME",
+    "auc",
+    "cross_run_agreement",
+    "jaccard_chance",
+    "jaccard_chance_stratified",
+    "overlap_curve",
+    "overlap_summary",
+    "spearman",
+    "top_count",
+    "topk_jaccard",
+]
 
 CROSS, SAME, MISALIGNED = "cross_architecture", "same_architecture", "misaligned"
-
-
-def top_count(n: int, share: float) -> int:
-    """Size of the top `share` of n samples: n * share rounded half up, at least 1.
-
-    Examples
-    --------
-    >>> top_count(5994, 0.10)
-    599
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share!r}")
-    return max(1, int(np.floor(n * share + 0.5)))
-
-
-def topk_jaccard(a: np.ndarray, b: np.ndarray, share: float = 0.10, exact: bool = True) -> float:
-    """Expected Jaccard E[|A n B| / |A u B|] of two top-`share` sets under random tie-breaking.
-
-    Parameters
-    ----------
-    a, b : array, (sample,)
-        Scores; larger = more forgotten. Equal values are ties; infinities are values like others.
-        A sample with NaN in either vector is left out of both.
-    share : float
-        k = `top_count` of the samples left.
-    exact : bool
-        False allows a fourth-order expansion for k > 50 (error below 1e-6), for use in a
-        bootstrap. True sums the distribution of the overlap up to k = 2,000.
-
-    Returns
-    -------
-    float
-        NaN if no sample is left.
-
-    Notes
-    -----
-    Each vector has k' samples above its threshold and draws the other k - k' from those at it.
-    With A's draw given, the number of B's drawn samples that lie in A is hypergeometric; A's draw
-    splits into the part among B's ties and the part above B's threshold, hypergeometric again.
-
-    Examples
-    --------
-    >>> topk_jaccard([3, 2, 1, 0], [3, 2, 0, 1], share=0.5)
-    1.0
-    >>> round(topk_jaccard([0, 0, 0], [0, 0, 0], share=0.3), 4)  # 1 of 3, twice, at random
-    0.3333
-    """
-    table, k = _table(*_pair(a, b), share)
-    return float(expected_jaccard(table[None], np.array([k]), exact)[0]) if k else float("nan")
-
-
-def jaccard_chance(n: int, k: int) -> float:
-    """Expected Jaccard of two independent random k-subsets of n: about s / (2 - s) for s = k / n.
-
-    Examples
-    --------
-    >>> round(jaccard_chance(5994, 599), 3)
-    0.053
-    """
-    if not 1 <= k <= n:
-        raise ValueError(f"k must lie in 1..n = {n}, got {k!r}")
-    table = np.zeros((1, 3, 3), int)
-    table[0, 1, 1] = n  # all tied with all
-    return float(expected_jaccard(table, np.array([k]), exact=True)[0])
 
 
 def jaccard_chance_stratified(
@@ -127,10 +86,11 @@ def jaccard_chance_stratified(
     top_a, top_b = levels(a, k), levels(b, k)
     by_class = np.argsort(labels, kind="stable")
     tables = [cross_tables(top_a, top_b)]
+    top_a = top_a[:, by_class]
     for _ in range(draws):  # a random order within each class, in place of the class's own order
         shuffled = np.lexsort((rng.random(len(labels)), labels))
-        tables.append(cross_tables(top_a[:, by_class], top_b[:, shuffled]))
-    tables = np.stack(tables)  # (1 + draw, pair, 3, 3)
+        tables.append(cross_tables(top_a, top_b[:, shuffled]))
+    tables = np.stack(tables)  # (1 + draw, run of a, run of b, 3, 3)
     flat = tables.reshape(-1, 3, 3)
     values = (
         expected_jaccard(flat, np.full(len(flat), k), exact=False).reshape(len(tables), -1).mean(1)
@@ -158,14 +118,16 @@ def overlap_curve(a: np.ndarray, b: np.ndarray, shares: np.ndarray | None = None
         `share`, `k`, `n`, `jaccard`, `chance` (hypergeometric).
     """
     shares = np.arange(1, 51) / 100 if shares is None else np.asarray(shares, float)
-    a, b = _pair(a, b)
-    tables, ks = zip(*(_table(a, b, share) for share in shares), strict=True)
-    n, ks = len(a), np.array(ks)
-    overlap = expected_jaccard(np.stack(tables), ks, exact=False) if n else np.nan
-    all_tied = np.zeros((len(ks), 3, 3), int)
-    all_tied[:, 1, 1] = n
-    chance = expected_jaccard(all_tied, ks, exact=False) if n else np.nan
-    return pd.DataFrame({"share": shares, "k": ks, "n": n, "jaccard": overlap, "chance": chance})
+    a, b = paired(a, b)
+    ks = np.array([top_count(len(a), share) for share in shares])
+    out = pd.DataFrame({"share": shares, "k": ks, "n": len(a), "jaccard": np.nan, "chance": np.nan})
+    if len(a):
+        pairs = [cross_tables(levels(a, k)[None], levels(b, k)[None])[0, 0] for k in ks]
+        all_tied = np.zeros((len(ks), 3, 3), int)
+        all_tied[:, 1, 1] = len(a)
+        out["jaccard"] = expected_jaccard(np.stack(pairs), ks, exact=False)
+        out["chance"] = expected_jaccard(all_tied, ks, exact=False)
+    return out
 
 
 def spearman(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> pd.DataFrame:
@@ -184,7 +146,7 @@ def spearman(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> pd.DataFrame:
     0.9
     """
     check_level(level)
-    a, b = _pair(a, b)
+    a, b = paired(a, b)
     n, method = len(a), f"Spearman, Bonett-Wright {level:.0%}"
     if n < 4 or np.all(a == a[0]) or np.all(b == b[0]):
         return one_row(np.nan, np.nan, np.nan, n, np.nan, method)
@@ -321,21 +283,21 @@ def overlap_summary(
     scores = _check_runs(scores, runs)
     arch = runs["arch"].to_numpy()
     names = list(dict.fromkeys(arch))
-    sets: dict[tuple, list] = {}
+    sets: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for i, j in combinations(range(len(runs)), 2):
         first, second = sorted((arch[i], arch[j]), key=names.index)
         sets.setdefault((first, second), []).append((i, j))
     order = sorted(sets, key=lambda pair: (pair[0] == pair[1], *map(names.index, pair)))
 
-    def means(rows: np.ndarray) -> dict[tuple, float]:
+    first, second = np.triu_indices(len(runs), 1)
+
+    def means(rows: np.ndarray) -> dict[str, float]:
         k = top_count(len(rows), share)
         top = levels(scores[:, rows], k)
-        every = [ij for pair in order for ij in sets[pair]]
-        tables = np.concatenate([cross_tables(top[[i]], top[[j]]) for i, j in every])
-        value = dict(
-            zip(every, expected_jaccard(tables, np.full(len(every), k), False), strict=True)
-        )
-        return {pair: float(np.mean([value[ij] for ij in sets[pair]])) for pair in order}
+        overlap = np.full((len(scores), len(scores)), np.nan)
+        tables = cross_tables(top, top)[first, second]
+        overlap[first, second] = expected_jaccard(tables, np.full(len(first), k), exact=False)
+        return {str(pair): overlap[*zip(*sets[pair], strict=True)].mean() for pair in order}
 
     out = bootstrap(means, groups, labels, rng, draws, level).drop(columns="quantity")
     ceiling = {pair[0]: out["estimate"][i] for i, pair in enumerate(order) if len(set(pair)) == 1}
@@ -362,20 +324,3 @@ def _check_runs(scores: np.ndarray, runs: pd.DataFrame) -> np.ndarray:
     if runs.duplicated(["arch", "seed"]).any():
         raise ValueError("each (arch, seed) must be one run; select one configuration first")
     return scores
-
-
-def _pair(a, b) -> tuple[np.ndarray, np.ndarray]:
-    """Two vectors as floats, without the samples where either is NaN."""
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"a and b must be vectors over the same samples, got {a.shape, b.shape}")
-    keep = ~(np.isnan(a) | np.isnan(b))
-    return a[keep], b[keep]
-
-
-def _table(a: np.ndarray, b: np.ndarray, share: float) -> tuple[np.ndarray, int]:
-    """Cross table (3, 3) of two NaN-free vectors and k; k = 0 if they are empty."""
-    k = top_count(len(a), share)
-    if len(a) == 0:
-        return np.zeros((3, 3), int), 0
-    return cross_tables(levels(a, k)[None], levels(b, k)[None])[0], k

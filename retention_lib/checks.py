@@ -12,21 +12,26 @@ def check_names(given, known: list[str], where: str) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{where}: unknown name {name!r}{hint} Known: {sorted(known)}")
+            hint = f", did you mean {near[0]!r}" if near else ""
+            raise ValueError(f"{where}: unknown name {name!r}{hint}. Known: {sorted(known)}")
 
 
 def check_types(config) -> None:
     """Compare every field with its annotation; whole numbers are accepted where floats belong."""
     for name, expected in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
-        allowed = (
-            typing.get_args(expected) if isinstance(expected, types.UnionType) else (expected,)
-        )
+        allowed, elements = (expected,), ()
+        if isinstance(expected, types.UnionType):
+            allowed = typing.get_args(expected)
+        elif typing.get_origin(expected) is tuple:  # tuple[str, ...]: every element is checked
+            allowed, elements = (tuple,), typing.get_args(expected)[:1]
         if float in allowed and type(value) is int:
             object.__setattr__(config, name, float(value))
-        elif type(value) not in allowed:  # exact: bool is no int, a NumPy scalar is no float
+        elif type(value) not in allowed or (  # exact: bool is no int, a NumPy scalar is no float
+            elements and any(type(v) not in elements for v in value)
+        ):
             wanted = " or ".join(t.__name__ for t in allowed)
+            wanted += f" of {elements[0].__name__}" if elements else ""
             raise ValueError(
                 f"{type(config).__name__}.{name} must be {wanted}, got {value!r} ({type(value)})"
             )

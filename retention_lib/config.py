@@ -131,8 +131,12 @@ class Study:
     overrides: dict = field(default_factory=dict)  # fields for one dataset or one architecture
 
     def __post_init__(self):
+        check_types(self)
         known = {*self.datasets, *self.archs}
         check_names(self.overrides, sorted(known), "Study.overrides")
+        for fields in (self.base, *self.overrides.values()):
+            if grid := {"dataset", "arch", "seed"} & set(fields):
+                raise ValueError(f"{sorted(grid)} are set by the study's grid, got {fields!r}")
         for name in ("datasets", "archs", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
@@ -159,11 +163,11 @@ class Study:
 
     def replace(self, **changes) -> Study:
         """A copy with some fields changed; `base` fields are merged, not replaced."""
+        check_names(changes, [f.name for f in dataclasses.fields(self)], "Study.replace")
         changes["base"] = {**self.base, **changes.get("base", {})}
-        kept = {k: v for k, v in self.overrides.items()}
         named = {*changes.get("datasets", self.datasets), *changes.get("archs", self.archs)}
-        changes.setdefault("overrides", {k: v for k, v in kept.items() if k in named})
-        return dataclasses.replace(self, **changes)
+        kept = {k: v for k, v in self.overrides.items() if k in named}
+        return dataclasses.replace(self, **{"overrides": kept, **changes})
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,10 @@ class Profile:
     study: Study
     draws: int  # bootstrap and permutation draws
     is_phantom: bool  # phantoms check the instrument and are never judged against the paper
+
+    def __post_init__(self):
+        check_types(self)
+        require(self, "draws", self.draws > 0, "> 0")
 
 
 @dataclass(frozen=True)

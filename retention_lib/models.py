@@ -86,25 +86,44 @@ def build_model(
     if isinstance(source, Path):
         # A class count that no data set has makes timm drop the file's head, whatever its size.
         overlay |= {"file": str(source), "num_classes": -1, "custom_load": False}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = timm.create_model(
-                name,
-                pretrained=source is not None,
-                num_classes=num_classes,
-                pretrained_cfg_overlay=overlay or None,
-                **kwargs,
-            )
-        except Exception as error:
-            if source != "timm":
-                raise
-            wanted = paths.data_root() / "weights" / f"{arch}.safetensors"
-            raise RuntimeError(
-                f"timm could not download weights for {arch!r} ({type(error).__name__}: {error}). "
-                f"Put them at {wanted}, or set weights='none' to start from random ones."
-            ) from error
+    kwargs |= {"num_classes": num_classes, "pretrained_cfg_overlay": overlay or None}
+    try:
+        model = _create(name, seed, pretrained=source is not None, **kwargs)
+    except Exception as error:
+        if source != "timm":
+            raise
+        wanted = paths.data_root() / "weights" / f"{arch}.safetensors"
+        raise RuntimeError(
+            f"timm could not download weights for {arch!r} ({type(error).__name__}: {error}). "
+            f"Put them at {wanted}, or set weights='none' to start from random ones."
+        ) from error
+    if isinstance(source, Path):
+        _require_loaded(model, _create(name, seed, pretrained=False, **kwargs), source)
     return model.eval()
+
+
+def _create(name: str, seed: int, **kwargs) -> nn.Module:
+    """Build by timm with a seeded initialisation; the caller's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's: models are initialised there
+        return timm.create_model(name, **kwargs)
+
+
+def _require_loaded(model: nn.Module, fresh: nn.Module, source: Path) -> None:
+    """Raise a ValueError if weights outside the head kept the values of their initialisation.
+
+    timm skips tensors that it does not find in the file without a word.
+    """
+    heads = model.pretrained_cfg["classifier"]
+    heads = (heads,) if isinstance(heads, str) else tuple(heads or ())
+    pairs = zip(model.named_parameters(), fresh.parameters(), strict=True)
+    backbone = [(n, p, q) for (n, p), q in pairs if p.ndim > 1 and not n.startswith(heads)]
+    kept = [n for n, p, q in backbone if torch.equal(p, q)]
+    if kept:
+        raise ValueError(
+            f"{source} must hold all {len(backbone)} weight tensors of the backbone, but "
+            f"{len(kept)} are not in it, for instance {kept[0]!r}"
+        )
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:

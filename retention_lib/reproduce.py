@@ -129,7 +129,9 @@ def run_notebooks(
         report.check_result(paths.figures(profile) / f"{notebook.stem}.json")
         seconds[notebook.stem] = time.monotonic() - start
         log(f"{notebook.stem:28s} {seconds[notebook.stem]:6.1f} s")
-    log(f"{len(chosen)} notebooks in {time.monotonic() - begin:.0f} s: executed copies in {out_dir}")
+    log(
+        f"{len(chosen)} notebooks in {time.monotonic() - begin:.0f} s: executed copies in {out_dir}"
+    )
     readme = paths.home() / "README.md"  # a home elsewhere has none, and the clone's is left alone
     if readme.is_file() and report.START in readme.read_text():
         report.update_readme(readme)
@@ -167,7 +169,8 @@ def _own_kernel():
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
         spec.parent.mkdir(parents=True)
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
+        argv += ["-f", "{connection_file}"]
         spec.write_text(
             json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"})
         )

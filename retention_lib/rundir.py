@@ -64,7 +64,7 @@ class RunDir:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row per epoch: loss and accuracies of both splits, learning rate, seconds."""
+        """One row per epoch: loss and accuracies of both splits, seconds."""
         lines = (self.folder / "metrics.jsonl").read_text().splitlines()
         return pd.DataFrame([json.loads(line) for line in lines])
 
@@ -72,8 +72,8 @@ class RunDir:
         """`done`, `epoch t`, or `not started`."""
         if self.is_done:
             return "done"
-        written = sorted((self.folder / "trace").glob("epoch=*.parquet"))
-        return f"epoch {int(written[-1].stem[6:])}" if written else "not started"
+        written = [int(f.stem[6:]) for f in (self.folder / "trace").glob("epoch=*.parquet")]
+        return f"epoch {max(written)}" if written else "not started"
 
     def create(self, header: dict, samples: pd.DataFrame) -> dict:
         """Start the run, or resume it if the folder was started with the same settings.
@@ -91,12 +91,16 @@ class RunDir:
         header = {"schema": SCHEMA_VERSION, **header}
         if (self.folder / "config.json").is_file():
             stored = self.header
-            differ = [k for k in header if k != "choices" and stored.get(k) != header[k]]
-            if differ:
-                told = "; ".join(
-                    f"{k}: stored {stored.get(k)!r}, now {header[k]!r}" for k in differ
+            was, now = _compared(stored), _compared(header)
+            told = [
+                f"{k}: stored {was.get(k)!r}, now {now.get(k)!r}"
+                for k in sorted({*was, *now})
+                if was.get(k) != now.get(k)
+            ]
+            if told:
+                raise ValueError(
+                    f"{self.folder} holds another run ({'; '.join(told)}). Move it away first."
                 )
-                raise ValueError(f"{self.folder} holds another run ({told}). Move it away first.")
             return stored
         (self.folder / "trace").mkdir(parents=True, exist_ok=True)
         write_parquet(self.folder / "samples.parquet", pa.Table.from_pandas(samples))
@@ -156,6 +160,14 @@ class RunDir:
         """Mark the run as done and delete its checkpoint."""
         write_bytes(self.folder / "done.json", json.dumps(done, indent=1).encode())
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _compared(header: dict) -> dict:
+    """What two starts of one run must share: no fast-path choices, no folder's path."""
+    flat = {k: v for k, v in header.items() if k not in ("config", "choices")}
+    flat |= {f"config.{k}": v for k, v in header.get("config", {}).items()}
+    flat["config.dataset"] = str(flat.get("config.dataset")).partition(":")[0]
+    return flat
 
 
 def _column(name: str, values: dict | None, seen: np.ndarray | None, n: int) -> pa.Array:

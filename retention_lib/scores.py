@@ -29,7 +29,7 @@ def scores(
     shown, epochs : arrays, optional
         As above, for arrays.
     never_learned : str
-        Convention of the column `forgetting_score`.
+        Convention of the column `forgetting_score`, see `forgetting.NEVER_LEARNED`.
 
     Returns
     -------
@@ -40,11 +40,18 @@ def scores(
         last presentation; NaN if never presented) and, where given, `early_loss` (at epoch 0; NaN
         if not shown then), `mean_loss`, `final_loss` and `mean_margin` over presentations.
 
+    Raises
+    ------
+    ValueError
+        On an unknown view or convention, and on arrays whose shapes differ.
+
     Examples
     --------
     >>> scores(np.array([[1, 0], [0, 1]]))[["events", "mean_error"]].values.tolist()
     [[1.0, 0.5], [0.0, 0.5]]
     """
+    if view not in ("clean", "online"):
+        raise ValueError(f"view must be one of ('clean', 'online'), got {view!r}")
     if hasattr(source, "runs"):  # a Traces
         if view == "online":
             shown = source.online["predicted"] >= 0

@@ -12,8 +12,10 @@ import math
 
 import torch
 
-#: Polishing stops at this step in log lambda: its square is lost in the rounding of the SSE.
+#: Bisection stops at this step in log lambda: its square is lost in the rounding of the SSE.
 TOLERANCE = 1e-9
+#: Newton stops after a step as small as this: the error it leaves is about its square.
+NEWTON_TOLERANCE = 1e-6
 
 
 def best_fit(q, w, t, nodes, least: float):
@@ -23,11 +25,14 @@ def best_fit(q, w, t, nodes, least: float):
     g = _project(pq, pp, least)
     sse = g * (g * pp - 2 * pq)  # without sum w q^2
     edge = torch.full_like(sse[:1], math.inf)
-    minimal = (sse < torch.cat([edge, sse[:-1]])) & (sse <= torch.cat([sse[1:], edge]))
+    before, after = torch.cat([edge, sse[:-1]]), torch.cat([sse[1:], edge])
+    minimal = (sse < before) & (sse <= after)
     k, sample = minimal.nonzero(as_tuple=True)  # at least one a sample, ascending in k
+    bend = (before - 2 * sse + after)[minimal]  # vertex of the parabola through three nodes
+    start = nodes[k] + (nodes[1] - nodes[0]) * ((before - after)[minimal] / (2 * bend)).nan_to_num()
     q = q[:, sample]
     w = w[:, sample] if w.shape[1] > 1 else w
-    u = _polish(q, w, t, nodes, k, least)
+    u = _polish(start, q, w, t, nodes, k, least)
     g, sse, _, _ = _derivatives(u, q, w, t, least)
     u = torch.where(g == 0, nodes[0], u)  # nothing lost: lambda is free, the smallest is meant
     # Of several local minima the best; of equals the first, which has the smallest lambda.
@@ -60,10 +65,10 @@ def _derivatives(u, q, w, t, least: float):
     return g, (w * rest**2).sum(0), -2 * g * descent, 2 * curvature
 
 
-def _polish(q, w, t, nodes, k, least: float):
-    """Newton in log lambda from grid node `k` (trace,), kept inside the two neighbouring nodes."""
-    u = nodes[k]
+def _polish(u, q, w, t, nodes, k, least: float):
+    """Newton in log lambda from `u` (trace,), kept between the neighbours of grid node `k`."""
     low, high = nodes[(k - 1).clamp_min(0)], nodes[(k + 1).clamp_max(len(nodes) - 1)]
+    u = u.clamp(low, high)
     result, active = u.clone(), torch.arange(len(u), device=u.device)
     for step in range(60):  # 40 bisections alone shrink a bracket of 0.36 below the tolerance
         if len(active) == 0:
@@ -75,7 +80,8 @@ def _polish(q, w, t, nodes, k, least: float):
         inside = (curvature > 0) & (newton >= low) & (newton <= high) & (step < 20)
         new = torch.where(inside, newton, (low + high) / 2)
         result[active] = new
-        going = (new - u).abs() > TOLERANCE
+        enough = torch.where(inside, NEWTON_TOLERANCE, TOLERANCE)
+        going = (new - u).abs() > enough
         active, u, low, high = active[going], new[going], low[going], high[going]
         q, w = q[:, going], w[:, going] if w.shape[1] > 1 else w
     return result

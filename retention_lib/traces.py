@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from retention_lib.data.imageset import SPLITS
 from retention_lib.rundir import QUANTITIES, VIEWS, RunDir
 
 #: Columns of `Traces.runs`, all of them fields of RunConfig or the key.
@@ -57,6 +58,8 @@ class Traces:
             If there is no run, a run is unfinished, or two runs differ in data set, split or
             number of epochs; the message names both values.
         """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         dirs = [RunDir(f) for f in folders]
         if not dirs:
             raise ValueError("Traces.from_runs needs at least one run directory, got none")
@@ -72,14 +75,13 @@ class Traces:
             )
         samples = dirs[0].samples
         for one in dirs[1:]:  # equal identities promise this; a shuffled file would break it
-            same = one.samples["sample_id"].equals(samples["sample_id"])
-            _require_same(True, same, "same sample ids in the same order", dirs[0], one)
+            _require_same_order(samples["sample_id"], one.samples["sample_id"], dirs[0], one)
         rows = np.flatnonzero(samples["split"].to_numpy() == split)
         epochs = np.arange(first["config"]["epochs"] + 1)
         views = {view: _allocate(len(dirs), len(epochs), len(rows)) for view in VIEWS}
         for r, one in enumerate(dirs):
             for t in epochs:
-                _read_epoch(one.epoch_file(t), rows, views, (r, t))
+                _read_epoch(one.epoch_file(t), rows, len(samples), views, (r, t))
         runs = pd.DataFrame([{c: h["config"][c] for c in RUN_COLUMNS} for h in headers])
         runs["key"] = [d.folder.name for d in dirs]
         samples = samples.iloc[rows].reset_index(drop=True)
@@ -138,10 +140,12 @@ def _allocate(runs: int, epochs: int, samples: int) -> dict[str, np.ndarray]:
     return {name: np.full(shape, fill, kind) for name, (kind, fill) in kinds.items()}
 
 
-def _read_epoch(path: Path, rows: np.ndarray, views: dict, at: tuple[int, int]) -> None:
+def _read_epoch(path: Path, rows: np.ndarray, n: int, views: dict, at: tuple[int, int]) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the run directory is not whole")
     table = pq.read_table(path)
+    if len(table) != n:
+        raise ValueError(f"{path} has {len(table)} rows, expected {n}, one per sample")
     for view in VIEWS:
         for name in QUANTITIES:
             column = table.column(f"{view}_{name}").combine_chunks()
@@ -158,3 +162,9 @@ def _require_same(expected, got, what: str, first: RunDir, other: RunDir) -> Non
             f"runs differ in {what} and cannot be aligned: {first.folder.name} has {expected!r}, "
             f"{other.folder.name} has {got!r}"
         )
+
+
+def _require_same_order(expected: pd.Series, got: pd.Series, first: RunDir, other: RunDir) -> None:
+    _require_same(len(expected), len(got), "number of samples", first, other)
+    for i in np.flatnonzero(expected.to_numpy() != got.to_numpy())[:1]:
+        _require_same(expected[i], got[i], f"sample_id of row {i}", first, other)

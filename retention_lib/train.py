@@ -8,7 +8,10 @@ for byte.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -64,6 +67,18 @@ def make_optimiser(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
+def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Cut an epoch's order into batches.
+
+    A last batch of one sample joins the batch before it: batch norm over one value per channel is
+    undefined, and every sample is to be shown.
+    """
+    batches = list(order.split(batch_size))
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
 def train_epoch(
     session: Session, optimiser, epoch: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -81,7 +96,7 @@ def train_epoch(
         n, config.crop_scale, config.flip, generator(config.augment_seed, epoch)
     )
     size, centre = size.to(device), centre.to(device)  # row i belongs to training sample i
-    batches = order.split(config.batch_size)
+    batches = split_batches(order, config.batch_size)
     seen = {
         "predicted": torch.zeros(len(session.images), dtype=torch.int64, device=device),
         "loss": torch.zeros(len(session.images), device=device),
@@ -125,43 +140,82 @@ def fine_tune(
     ------
     FloatingPointError
         If the loss is no longer finite; names the epoch and what to change.
+    SystemExit
+        With status 143 after a SIGTERM, once the epoch is recorded and a checkpoint written.
     """
     session = open_session(config, data, device, amp)
-    optimiser = None
-    state, first = run.load_checkpoint(), 0
-    if state is not None:
-        session.model.load_state_dict(state["model"])
-        optimiser = make_optimiser(config, session.model)
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["epoch"] + 1
-    saved_at = time.monotonic()
-    logits = None
-    for epoch in range(first, config.epochs + 1):
-        start = time.monotonic()
-        online, shown = None, np.zeros(len(session.images), np.int64)
-        if epoch == 0:
-            warm_up(session)
-        else:
-            optimiser = optimiser or make_optimiser(config, session.model)
-            online, shown = train_epoch(session, optimiser, epoch)
-        trained = time.monotonic()
-        clean, logits = clean_pass(session)
-        if not np.isfinite(clean["loss"]).all():
-            raise FloatingPointError(
-                f"loss is not finite at epoch {epoch} of {run.folder.name}: lower lr "
-                f"({config.lr}) or set amp='off'"
-            )
-        run.write_epoch(epoch, clean, online, shown)
-        row = _metrics(epoch, clean, data, trained - start, time.monotonic() - trained)
-        run.write_metrics(row)
-        if on_epoch is not None:
-            on_epoch(row)
-        if time.monotonic() - saved_at >= CHECKPOINT_SECONDS and epoch < config.epochs:
-            state = {"model": session.model.state_dict(), "epoch": epoch}
-            state["optimiser"] = (optimiser or make_optimiser(config, session.model)).state_dict()
-            run.save_checkpoint(state)
-            saved_at = time.monotonic()
+    optimiser, first = _restore(session, run)
+    saved_at, logits = time.monotonic(), None
+    with sigterm_noted() as stopped:
+        for epoch in range(first, config.epochs + 1):
+            start = time.monotonic()
+            online, shown = None, np.zeros(len(session.images), np.int64)
+            if epoch == 0:
+                warm_up(session)
+            else:
+                online, shown = train_epoch(session, optimiser, epoch)
+            trained = time.monotonic()
+            clean, logits = clean_pass(session)
+            _require_finite(clean["loss"], epoch, config, run)
+            run.write_epoch(epoch, clean, online, shown)
+            row = _metrics(epoch, clean, data, trained - start, time.monotonic() - trained)
+            run.write_metrics(row)
+            if on_epoch is not None:
+                on_epoch(row)
+            due = time.monotonic() - saved_at >= CHECKPOINT_SECONDS and epoch < config.epochs
+            if due or stopped:
+                model, state = session.model.state_dict(), optimiser.state_dict()
+                run.save_checkpoint({"epoch": epoch, "model": model, "optimiser": state})
+                saved_at = time.monotonic()
+            if stopped:
+                raise SystemExit(128 + signal.SIGTERM)
+    if logits is None:  # stopped after the last epoch: all is recorded but this
+        _, logits = clean_pass(session)
     run.write_heldout_logits(logits[data.rows("val")])
+
+
+@contextmanager
+def sigterm_noted():
+    """Yield a list that a SIGTERM makes non-empty, so that an epoch can be finished first.
+
+    A second one does what it would have done without us, and the handler found is put back. Off
+    the main thread, where Python allows no handlers, nothing changes.
+    """
+    received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number, frame):
+        received.append(number)
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL  # None: not set from Python
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _restore(session: Session, run: RunDir) -> tuple[torch.optim.Optimizer, int]:
+    """Load the run's checkpoint, if there is one; return the optimiser and the next epoch."""
+    optimiser = make_optimiser(session.config, session.model)
+    state = run.load_checkpoint()
+    if state is None:
+        return optimiser, 0
+    session.model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return optimiser, state["epoch"] + 1
+
+
+def _require_finite(loss: np.ndarray, epoch: int, config: RunConfig, run: RunDir) -> None:
+    if not np.isfinite(loss).all():
+        rate = "warmup_lr" if epoch == 0 else "lr"
+        raise FloatingPointError(
+            f"loss is not finite at epoch {epoch} of {run.folder.name}: lower {rate} "
+            f"({getattr(config, rate)}) or set amp='off'"
+        )
 
 
 def _metrics(epoch: int, clean: dict, data: ImageSet, train_s: float, clean_s: float) -> dict:

@@ -170,3 +170,8 @@ def _hash01(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
     x = x ^ ((x >> 31) & 0x1FFFFFFFF)
     return ((x >> 40) & 0xFFFFFF).float() / 2**24
+
+
+def row_uniforms(seed: Tensor, columns: int) -> Tensor:
+    """Uniform numbers (image, columns) in [0, 1), each row from that image's own int64 seed."""
+    return _hash01(seed[:, None] * 1_000_003 - 1 - torch.arange(columns))

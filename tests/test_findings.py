@@ -1,0 +1,346 @@
+"""The measurements behind notebooks 00, 01 and 02, on traces whose truth is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retention_lib import agreement, controls, data, findings, layout, overview, structure, study
+from retention_lib.config import RunConfig
+from retention_lib.traces import Traces
+
+CNN, VIT = "phantom_resnet18", "phantom_deit"
+
+
+def simulated(n=240, epochs=12, seeds=(0, 1, 2), shared=1.0, own=0.5, seed=0) -> Traces:
+    """Traces of a difficulty that is partly shared, partly the architecture's, partly noise.
+
+    Margins rise over the epochs, from which the difficulty is taken away; planted mistakes (5 %)
+    are harder by 4 logits.
+    """
+    rng = np.random.default_rng(seed)
+    runs = pd.DataFrame(
+        [
+            {"dataset": "sim", "arch": a, "seed": s, "sampler": "uniform", "key": f"{a}{s}"}
+            for a in (CNN, VIT)
+            for s in seeds
+        ]
+    )
+    label, noisy = np.arange(n) % 4, np.arange(n) % 20 == 7
+    common = shared * rng.normal(size=n) + 4.0 * noisy
+    of = {a: common + own * rng.normal(size=n) for a in (CNN, VIT)}
+    rise = np.linspace(-0.5, 3.5, epochs + 1)[:, None]
+    margin = np.stack(
+        [rise - of[a] + 0.5 * rng.normal(size=(epochs + 1, n)) for a in runs["arch"]]
+    ).astype(np.float16)
+    view = {
+        "predicted": np.where(margin > 0, label, (label + 1) % 4).astype(np.int32),
+        "loss": np.logaddexp(0, -margin.astype(np.float32)).astype(np.float16),
+        "margin": margin,
+    }
+    samples = pd.DataFrame(
+        {
+            "sample_id": [f"{i:016x}" for i in range(n)],
+            "label": label,
+            "group": [f"patient_{i // 2}" for i in range(n)],
+            "planted_noisy": noisy,
+        }
+    )
+    return Traces(samples, runs, np.arange(epochs + 1), view, view, tuple("abcd"))
+
+
+def with_correct(correct: np.ndarray, archs=(CNN, VIT)) -> Traces:
+    """Traces with the given correctness (run, epoch, sample); runs alternate between seeds."""
+    per_arch = len(correct) // len(archs)
+    base = simulated(correct.shape[2], correct.shape[1] - 1, tuple(range(per_arch)))
+    labels = base.labels
+    view = {**base.clean, "predicted": np.where(correct, labels, labels + 1).astype(np.int32)}
+    return Traces(base.samples, base.runs, base.epochs, view, view, base.classes)
+
+
+@pytest.fixture(scope="module")
+def traces() -> Traces:
+    return simulated()
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("score", findings.SCORES)
+def test_scores_are_finite_and_larger_for_planted_mistakes(traces, score):
+    values = findings.score_matrix(traces, score)
+    assert values.shape == (6, 240) and not np.isnan(values).any()
+    noisy = traces.samples["planted_noisy"].to_numpy()
+    if score != "events":  # a never-learned mistake has no event
+        assert values[:, noisy].mean() > values[:, ~noisy].mean()
+
+
+def test_scores_by_hand():
+    correct = np.zeros((2, 4, 3), bool)
+    correct[:, :, 0] = [1, 0, 1, 0]  # forgotten twice
+    correct[:, :, 1] = [0, 1, 1, 1]  # learned at epoch 1
+    traces = with_correct(correct)
+    expected = {
+        "forgetting_score": [2, 0, 4],
+        "events_max": [2, 0, 2],
+        "events": [2, 0, 0],
+        "mean_error": [0.5, 0.25, 1],
+        "learned_epoch": [0, 1, 4],
+    }
+    for score, values in expected.items():
+        assert findings.score_matrix(traces, score).tolist() == [values, values], score
+
+
+def test_unknown_score_lists_the_known(traces):
+    with pytest.raises(ValueError, match=r"one of \['forgetting_score'.*got 'beauty'"):
+        findings.score_matrix(traces, "beauty")
+
+
+def test_overlap_lies_between_chance_and_ceiling(traces, rng):
+    rows = findings.architecture_overlap(traces, rng, "mean_loss", draws=200)
+    assert rows["kind"].tolist() == ["cross_architecture"] + ["same_architecture"] * 2
+    cross = rows.iloc[0]
+    assert cross["ci_low"] < cross["estimate"] < cross["ci_high"]
+    assert cross["chance"] + 0.1 < cross["estimate"] < cross["ceiling"]
+    assert cross["ceiling"] == pytest.approx(np.sqrt(rows.estimate[1] * rows.estimate[2]))
+    assert cross["hypergeometric"] == pytest.approx(0.0540, abs=1e-3)  # k = 24 of 240
+    assert cross["misaligned"] == pytest.approx(cross["hypergeometric"], abs=0.04)
+    assert cross["chance"] < cross["planted_noise"] < cross["estimate"]
+    assert cross["seed_low"] < cross["estimate"] < cross["seed_high"]
+    assert (rows["pairs"].tolist(), rows["seeds"].tolist()) == ([9, 3, 3], [3, 3, 3])
+    assert rows.loc[1:, ["seed_low", "planted_noise"]].isna().all(axis=None)
+    assert cross["p"] == pytest.approx(1 / 201)
+
+
+def test_overlap_of_one_seed_has_no_ceiling(rng):
+    rows = findings.architecture_overlap(simulated(seeds=(4,)), rng, draws=50)
+    assert len(rows) == 1 and rows["pairs"][0] == 1
+    assert rows[["ceiling", "seed_low", "seed_high"]].isna().all(axis=None)
+    assert np.isfinite(rows["estimate"][0])
+
+
+def test_over_seeds_is_student_for_a_mean_over_seeds():
+    """When every seed has one pair, the jackknife is the plain t interval."""
+    pairs = pd.DataFrame({"seed_a": [0, 1, 2], "seed_b": [0, 1, 2], "jaccard": [0.1, 0.2, 0.3]})
+    row = findings.over_seeds(pairs).iloc[0]
+    assert row["estimate"] == pytest.approx(0.2) and row["n"] == 3
+    assert row["ci_high"] == pytest.approx(0.2 + 4.302653 * 0.1 / np.sqrt(3))
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=40), st.integers(1, 10))
+@settings(deadline=None, max_examples=100)
+def test_share_drawn_by_lot_agrees_with_sorting(values, tenths):
+    values, share = np.array(values, float), tenths / 10
+    k = max(1, int(np.floor(len(values) * share + 0.5)))
+    edge = np.sort(values)[::-1][k - 1]
+    tied, above = (values == edge).sum(), (values > edge).sum()
+    slow = 0.0 if above + tied == k else (k - above) / k
+    assert findings.drawn_by_lot(values, share) == pytest.approx(slow)
+
+
+def test_curves_hold_the_headline_and_chance(traces, rng):
+    curves = findings.overlap_curves(traces, "mean_error", np.array([0.1, 0.5]))
+    assert len(curves) == 6 and (curves["low"] <= curves["jaccard"]).all()
+    rows = findings.architecture_overlap(traces, rng, "mean_error", draws=20)
+    at = curves[(curves["kind"] == "cross_architecture") & (curves["share"] == 0.1)]
+    assert at["jaccard"].iloc[0] == pytest.approx(rows["estimate"][0], abs=1e-6)
+    assert curves.loc[curves["share"] == 0.5, "chance"].iloc[0] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_by_score_has_every_score_once(traces, rng):
+    table = findings.overlap_by_score(traces)
+    pairs = agreement.cross_run_agreement(findings.score_matrix(traces), traces.runs, rng)
+    slow = pairs.groupby("kind")[["jaccard", "spearman"]].mean()
+    assert table.loc[0, "cross"] == pytest.approx(slow.jaccard["cross_architecture"], abs=1e-6)
+    assert table.loc[0, "same"] == pytest.approx(slow.jaccard["same_architecture"], abs=1e-6)
+    assert table.loc[0, "spearman"] == pytest.approx(slow.spearman["cross_architecture"])
+    assert table["score"].tolist() == list(findings.SCORES)
+    assert table["cross"].between(0, 1).all() and table["ties"].between(0, 1).all()
+    assert table.set_index("score").loc["mean_loss", "ties"] == 0
+
+
+def test_known_overlap_is_exact_without_ties_and_lower_with_them(traces, rng):
+    exact = controls.known_overlap(traces, rng, 0.34, "mean_loss")
+    assert exact["planted"][0] == pytest.approx(1 / 3)  # 12 of 24 shared: the nearest to 0.34
+    assert exact["estimate"][0] == pytest.approx(exact["planted"][0], abs=0.02)
+    tied = controls.known_overlap(traces, rng, 1.0, "events")
+    assert tied["planted"][0] == 1 and tied["estimate"][0] < 0.9
+    with pytest.raises(ValueError, match=r"0\.\.1, got 1\.5"):
+        controls.known_overlap(traces, rng, 1.5)
+
+
+def decaying(rate: dict[str, float], n=300, epochs=20, seeds=2) -> Traces:
+    """Right up to a random epoch, wrong afterwards: exponential survival at each rate."""
+    rng = np.random.default_rng(1)
+    steps = np.concatenate(
+        [rng.exponential(1 / rate[a], (seeds, n)) for a in (CNN, VIT)]
+    )  # (run, sample)
+    return with_correct(np.arange(epochs + 1)[:, None] < steps[:, None, :])
+
+
+def test_mean_r2_of_steps_is_high_and_vanishes_when_time_is_shuffled(rng):
+    rows = structure.mean_r2(decaying({CNN: 0.2, VIT: 0.2}), rng, draws=200)
+    rows = rows.set_index("quantity")
+    assert rows.index.tolist() == [CNN, VIT, f"{VIT} - {CNN}"]
+    assert 0.6 < rows.loc[CNN, "estimate"] < 0.85  # steps after five epochs on average
+    assert rows.loc[CNN, "chance"] < 0.1
+    difference = rows.loc[f"{VIT} - {CNN}"]
+    assert difference["ci_low"] < 0 < difference["ci_high"]
+    assert difference["estimate"] == pytest.approx(
+        rows.loc[VIT, "estimate"] - rows.loc[CNN, "estimate"]
+    )
+    assert difference["ceiling"] < 0.05 and difference["seeds"] == 2
+    assert rows.loc[CNN, "n"] + rows.loc[VIT, "n"] == difference["n"]
+
+
+def test_flat_traces_are_counted_not_scored(rng):
+    correct = np.ones((4, 6, 10), bool)
+    correct[:, 3:, 0] = False
+    row = structure.mean_r2(with_correct(correct), rng, draws=20).iloc[0]
+    assert row["flat"] == pytest.approx(0.9) and row["n"] == 2
+    assert 0 < row["estimate"] < 1
+    table = structure.r2_by_convention(with_correct(correct))
+    mean = table[(table["arch"] == CNN) & (table["model"] == "exponential")]
+    mean = mean[mean["signal"].eq("raw") & mean["origin"].eq("epoch_0")].set_index("flat_r2")["r2"]
+    assert mean["as 1"] == pytest.approx(0.9 + 0.1 * mean["left out"])
+    assert mean["as 0"] == pytest.approx(0.1 * mean["left out"])
+
+
+def test_one_convention_is_primary(traces):
+    table = structure.r2_by_convention(traces)
+    assert table.groupby("arch")["primary"].sum().tolist() == [1, 1]
+    assert table["flat"].between(0, 1).all()
+
+
+def test_other_seed_r2_against_a_loop():
+    rng = np.random.default_rng(3)
+    correct = rng.random((4, 7, 12)) < 0.6
+    arch = np.array([CNN, CNN, VIT, VIT])
+    fast = structure.other_seed_r2(correct, arch)
+    for run, other in enumerate((1, 0, 3, 2)):
+        for i in range(12):
+            y, x = correct[run, :, i].astype(float), correct[other, :, i].astype(float)
+            if y.std() == 0:
+                assert np.isnan(fast[run, i])
+            elif x.std() == 0:
+                assert fast[run, i] == 0
+            else:
+                slow = max(np.corrcoef(x, y)[0, 1], 0) ** 2
+                assert fast[run, i] == pytest.approx(slow)
+    assert np.isnan(structure.other_seed_r2(correct[:1], arch[:1])).all()
+
+
+def test_retention_curves_start_at_one_once_learned(traces):
+    table = structure.retention_curves(traces)
+    start = table[(table["origin"] == "first_learned") & (table["t"] == 0)]
+    assert start["retention"].tolist() == [1, 1]
+    literal = table[table["origin"] == "epoch_0"]
+    assert (literal["samples"] == 240).all() and len(literal) == 2 * 13
+    assert (table["low"] <= table["retention"]).all()
+    assert (table["retention"] <= table["high"]).all()
+
+
+def test_known_structure_is_recovered(rng):
+    table = controls.known_structure(31, 400, rng).set_index("quantity")
+    assert table["planted"].tolist() == pytest.approx([0.52, 0.74, 0.22])
+    assert table["estimate"].tolist() == pytest.approx([0.52, 0.74, 0.22], abs=0.05)
+    assert table["lambda_ratio"].dropna().tolist() == pytest.approx([1, 1], abs=0.1)
+
+
+def test_r2_values_name_their_run(traces):
+    frame = structure.r2_values(traces)
+    assert len(frame) == 6 * 240
+    assert frame.groupby("arch").size().tolist() == [720, 720]
+    assert frame.loc[frame["status"].isin(["flat", "never_learned"]), "r2"].isna().all()
+
+
+def test_trace_shapes_by_hand():
+    correct = np.zeros((2, 4, 5), bool)
+    for i, trace in enumerate(([1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 1], [1, 0, 1, 0])):
+        correct[:, :, i] = trace
+    row = overview.trace_shapes(with_correct(correct)).iloc[0]
+    assert row[list(overview.SHAPES)].tolist() == [0.2] * 5
+    assert (row["with_event"], row["flat"], row["events"]) == (0.4, 0.4, pytest.approx(0.6))
+
+
+def test_shapes_sum_to_one(traces):
+    table = overview.trace_shapes(traces)
+    assert table[list(overview.SHAPES)].sum(axis=1).tolist() == pytest.approx([1] * 6)
+    assert table["arch"].tolist() == [CNN] * 3 + [VIT] * 3
+
+
+def test_label_noise_is_found_where_it_was_planted(traces):
+    table = overview.label_noise_auc(traces)
+    assert len(table) == 2 * len(overview.NOISE_SCORES)
+    assert table.loc[table["score"] == "mean_loss", "estimate"].min() > 0.9
+    assert (table["ci_low"] <= table["estimate"]).all()
+    assert table["positives"].unique().tolist() == [12] and table["seeds"].unique() == [3]
+    bare = Traces(traces.samples.drop(columns="planted_noisy"), *_rest(traces))
+    assert overview.label_noise_auc(bare).empty
+
+
+def _rest(traces: Traces):
+    return traces.runs, traces.epochs, traces.clean, traces.online, traces.classes
+
+
+def test_choose_checks_both_names():
+    profile, configs = overview.choose("smoke", "phantom_birds, phantom_oct")
+    assert profile.name == "smoke" and list(configs) == ["phantom_birds", "phantom_oct"]
+    assert {len(runs) for runs in configs.values()} == {4}
+    with pytest.raises(ValueError, match=r"'smok', did you mean 'smoke'"):
+        overview.choose("smok")
+    with pytest.raises(ValueError, match=r"unknown name 'octdl'.*Known: \['phantom_birds'"):
+        overview.choose("smoke", "octdl")
+
+
+def test_real_runs_without_images_are_reported_not_trained(home, monkeypatch):
+    monkeypatch.setenv("RETENTION_DATA", str(home / "nowhere"))
+    monkeypatch.setattr(study, "capture", lambda *_: pytest.fail("started to train"))
+    monkeypatch.setattr(data, "load", lambda *_: pytest.fail("started to load images"))
+    _, configs = overview.choose("real")
+    said = []
+    folders = overview.find_or_capture(configs, log=said.append)
+    assert folders == {"octdl": [], "cub": []}
+    assert len(said) == 2 and "10 of 10 runs" in said[0] and "RETENTION_DATA" in said[0]
+    assert overview.load(folders) == {}
+    assert overview.each(overview.trace_shapes, {}).columns.tolist() == ["dataset"]
+
+
+def test_published_runs_are_found_without_images(home, monkeypatch):
+    monkeypatch.setenv("RETENTION_DATA", str(home / "nowhere"))
+    (home / "data").mkdir()
+    (home / "data" / "identities.json").write_text(json.dumps({"octdl": "octdl/official/x"}))
+    monkeypatch.setattr(data, "__file__", str(home / "data" / "__init__.py"))
+    config = RunConfig("octdl", seed=10)
+    assert not overview.is_available(config)
+    published = home / "results" / config.key("octdl/official/x")
+    published.mkdir(parents=True)
+    (published / "done.json").write_text("{}")
+    assert overview.is_available(config)
+    assert not overview.is_available(config.replace(seed=11))
+
+
+def test_images_or_phantoms_are_enough(home, monkeypatch):
+    monkeypatch.setenv("RETENTION_DATA", str(home))
+    (home / "octdl").mkdir()
+    assert overview.is_available(RunConfig("octdl"))
+    assert not overview.is_available(RunConfig("cub"))
+    assert overview.is_available(RunConfig("phantom_oct", n_train=72))
+
+
+def test_examples_show_each_class_and_a_mistake(tiny, rng):
+    rows = layout.examples(tiny, per_class=3, classes=4, rng=rng)
+    label = tiny.samples["label"].to_numpy()[rows]
+    assert label.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    noisy = tiny.samples["planted_noisy"].to_numpy()
+    for c in range(4):
+        of = tiny.samples[(tiny.samples["split"] == "train") & (tiny.samples["label"] == c)]
+        assert noisy[rows[label == c][0]] == of["planted_noisy"].any()
+    assert (tiny.samples["split"].to_numpy()[rows] == "train").all()

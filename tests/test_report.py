@@ -1,0 +1,212 @@
+"""Verdicts by the fixed rule, result files that do not change, and the README's table."""
+
+import dataclasses
+import json
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from retention_lib import report, verdicts
+from retention_lib.config import RunConfig
+from retention_lib.intervals import one_row
+
+ROW = one_row(0.33, 0.30, 0.36, 1600, 0.001, "bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ((0.30, 0.36), "reproduced"),
+        ((0.34, 0.34), "reproduced"),
+        ((0.20, 0.40), "undecided"),
+        ((0.20, 0.28), "same direction"),
+        ((0.40, 0.44), "same direction"),
+        ((0.04, 0.20), "not reproduced"),
+        ((0.01, 0.03), "not reproduced"),
+        ((math.nan, math.nan), "undecided"),
+    ],
+)
+def test_the_rule(interval, expected):
+    low, high = interval
+    rule = {"paper": 0.34, "tolerance": 0.05, "null": 0.053}
+    assert report.verdict((low + high) / 2, low, high, scale="paper", **rule) == expected
+    assert report.verdict(0.3, low, high, scale="reduced", **rule) == "not tested at this scale"
+    assert report.verdict(0.3, low, high, scale="phantom", **rule) == "instrument check"
+
+
+def test_the_rule_at_its_edges():
+    common = {"tolerance": 0.05, "scale": "paper"}
+    assert report.verdict(0.3, 0.29, 0.31, paper=None, **common) is None
+    assert report.verdict(0.2, 0.19, 0.21, paper=0.34, **common) == "not reproduced"  # no null
+    assert report.verdict(0.28, 0.26, 0.31, paper=(0.3, 0.5), **common) == "reproduced"
+    assert report.verdict(0.2, 0.18, 0.22, paper=(0.3, 0.5), null=0, **common) == "same direction"
+    assert report.verdict(-0.2, -0.3, -0.1, paper=-0.5, null=0, **common) == "same direction"
+    with pytest.raises(ValueError, match="scale must be one of"):
+        report.verdict(0.2, 0.1, 0.3, 0.3, 0.05, "real")
+    with pytest.raises(ValueError, match="tolerance must be positive, got 0"):
+        report.verdict(0.2, 0.1, 0.3, 0.3, 0, "paper")
+    with pytest.raises(ValueError, match=r"ci_low must not exceed ci_high, got 0.3 > 0.1"):
+        report.verdict(0.2, 0.3, 0.1, 0.3, 0.05, "paper")
+
+
+def test_the_papers_numbers():
+    of = report.paper_value
+    assert of("architecture_overlap", "octdl", "jaccard").value == 0.34
+    assert of("architecture_overlap", "cub", "jaccard").value == 0.15
+    assert of("decay_structure", "cub", "r2_vit").value == 0.74
+    assert of("decay_structure", "octdl", "r2_cnn").value == 0.52
+    assert of("seed_stability", "cub", "spearman").value == 0.01
+    assert of("early_loss", "octdl", "spearman").value == (0.30, 0.50)
+    assert of("architecture_overlap", "phantom_oct", "jaccard") is None
+    assert of("decay_structure", "folder:x", "r2_vit") is None
+    assert all(0 < value.tolerance <= 0.1 for value in report.PAPER.values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        of("early_loss", "octdl", "spearman").tolerance = 1
+
+
+def test_a_record_takes_paper_and_verdict_from_the_table():
+    real = report.record("architecture_overlap", "octdl", "jaccard", ROW, chance=0.06)
+    assert tuple(real) == verdicts.FINDING
+    assert (real["paper"], real["tolerance"], real["verdict"]) == (0.34, 0.05, "reproduced")
+    phantom = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW, planted=0.3)
+    assert (phantom["paper"], phantom["verdict"]) == (None, "instrument check")
+    far = report.record("architecture_overlap", "cub", "jaccard", ROW, chance=0.06)
+    assert far["verdict"] == "same direction"  # judged against the chance level it came with
+    with pytest.raises(ValueError, match="row must have one row, got 2"):
+        report.record("a", "octdl", "b", pd.concat([ROW, ROW]))
+
+
+def save(folder, findings=None, profile="phantom", notebook="01_architecture_overlap"):
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, 1])
+    if findings is None:
+        row = one_row(np.float64(1 / 3), 0.2, np.float32(0.5), np.int64(80), np.nan, "bootstrap")
+        findings = [report.record("architecture_overlap", "phantom_oct", "jaccard", row, 0.05)]
+    configs = [RunConfig("phantom_oct", seed=1), "phantom_oct-resnet18-s0-0123456789"]
+    data = pd.DataFrame({"share": [0.1], "jaccard": [1 / 3]})
+    path = report.save_result(notebook, profile, findings, fig, data, configs, folder)
+    plt.close(fig)
+    return path
+
+
+def test_a_result_is_complete_and_saving_again_changes_no_byte(tmp_path):
+    path = save(tmp_path)
+    assert path == tmp_path / "phantom" / "01_architecture_overlap.json"
+    files = {p: p.read_bytes() for p in path.parent.iterdir()}
+    assert sorted(p.suffix for p in files) == [".csv", ".json", ".png"]
+    save(tmp_path)
+    assert {p: p.read_bytes() for p in path.parent.iterdir()} == files
+    result = report.check_result(path)
+    assert tuple(result) == verdicts.RESULT
+    assert result["producer"] == "notebooks/01_architecture_overlap.ipynb"
+    assert result["runs"] == sorted(result["runs"]) and len(result["runs"]) == 2
+    found = result["findings"][0]
+    assert (found["estimate"], found["p"], found["planted"]) == (0.3333333333, None, None)
+    assert (found["n"], found["verdict"], found["ci_high"]) == (80, "instrument check", 0.5)
+    assert files[path.with_suffix(".csv")] == b"share,jaccard\n0.1,0.3333333333\n"
+    assert b"NaN" not in files[path] and str(tmp_path).encode() not in files[path]
+
+
+def test_a_result_that_differs_only_in_its_commit_is_left_as_it_is(tmp_path):
+    path = save(tmp_path)
+    old = json.loads(path.read_text()) | {"commit": "0" * 40}
+    path.write_text(json.dumps(old))
+    save(tmp_path)
+    assert json.loads(path.read_text())["commit"] == "0" * 40
+    changed = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW)
+    save(tmp_path, [changed])
+    assert json.loads(path.read_text())["commit"] != "0" * 40
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 1.5}, "'n' must be a whole number >= 0, got 1.5"),
+        ({"p": 1.2}, "'p' must be in 0..1, got 1.2"),
+        ({"ci_low": 0.9}, "'ci_low' must be <= ci_high"),
+        ({"ci_low": None}, "'ci_low' must be given or null as ci_high"),
+        ({"estimate": "0.3"}, "'estimate' must be a finite number or null, got '0.3'"),
+        ({"estimate": math.inf}, "'estimate' must be a finite number or null, got inf"),
+        ({"verdict": "reproduced"}, "'verdict' must be one of"),
+        ({"paper": 0.34}, "'paper' must be null for a phantom"),
+        ({"paper": [1]}, "'paper' must be a number"),
+        ({"method": ""}, "'method' must be text"),
+        ({"extra": 1}, "key 'extra' is not known"),
+    ],
+)
+def test_a_broken_finding_is_named(tmp_path, change, message):
+    path = save(tmp_path)
+    result = json.loads(path.read_text())
+    result["findings"][0] |= change
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError) as caught:
+        report.check_result(path)
+    assert message in str(caught.value) and "findings[0]" in str(caught.value)
+    with pytest.raises(ValueError):
+        save(tmp_path / "new", result["findings"])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("key", verdicts.RESULT)
+def test_a_missing_key_is_named(tmp_path, key):
+    path = save(tmp_path)
+    result = json.loads(path.read_text())
+    del result[key]
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=f"key '{key}' is missing"):
+        report.check_result(path)
+
+
+def test_names_and_files_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="notebook must look like '01_architecture_overlap'"):
+        save(tmp_path, notebook="overlap")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        report.check_result(tmp_path / "x.json")
+
+
+def test_the_summary_says_not_yet_run_until_it_is(tmp_path):
+    empty = report.summary_table(tmp_path)
+    assert list(empty.columns)[:4] == ["Finding", "Paper", "OCTDL", "CUB-200-2011"]
+    assert "nstrument check" in empty.columns[4]
+    assert empty.loc[0, "Paper"] == "0.34 (OCTDL), 0.15 (CUB-200-2011)"
+    assert "0.30 to 0.50" in set(empty["Paper"])
+    assert (empty[["OCTDL", "CUB-200-2011"]] == "not yet run").all(axis=None)
+
+    known = report.record("architecture_overlap", "phantom_oct", "known_overlap", ROW, planted=0.4)
+    own = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW, chance=0.08)
+    save(tmp_path, [own, known])
+    real = report.record("architecture_overlap", "octdl", "jaccard", ROW, 0.06, 0.5)
+    absent = one_row(math.nan, math.nan, math.nan, 0, math.nan, "not yet run")
+    cub = report.record("architecture_overlap", "cub", "jaccard", absent, scale="reduced")
+    save(tmp_path, [real, cub], profile="real")
+    table = report.summary_table(tmp_path)
+    assert table.loc[0, "OCTDL"] == (
+        "0.33 [0.30, 0.36], n = 1,600, chance 0.06, ceiling 0.50: **reproduced**"
+    )
+    assert table.loc[0, "CUB-200-2011"] == "not yet run"
+    assert table.iloc[0, 4] == "oct 0.33 [0.30, 0.36] (nothing planted)"
+    assert table.iloc[-1, [0, 1, 2]].tolist() == ["architecture overlap: known overlap", "–", "–"]
+    assert table.iloc[-1, 4] == "oct 0.33 [0.30, 0.36] (planted 0.40)"
+    save(tmp_path, [own], notebook="02_decay_structure")
+    with pytest.raises(ValueError, match="already reported by another notebook"):
+        report.summary_table(tmp_path)
+
+
+def test_the_readme_changes_between_its_markers_only(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    report.update_readme(readme)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{report.START}\n\n| Finding | Paper |")
+    assert text.endswith(f"{report.END}\nafter\n") and "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+    report.update_readme(readme, tmp_path / "figures")
+    assert readme.read_text() == text
+    readme.write_text(f"{report.END} {report.START}")
+    with pytest.raises(ValueError, match="expected <!-- results:begin --> and then"):
+        report.update_readme(readme)
