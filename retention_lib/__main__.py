@@ -191,7 +191,7 @@ def _report(args) -> int:
             "README.md is " + ("true" if before == after else "out of date: run retention report")
         )
         return int(before != after)
-    print(report.summary_table(paths.home() / "figures"))
+    print(report.to_markdown(report.summary_table(paths.home() / "figures")))
     return 0
 
 

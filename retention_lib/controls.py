@@ -56,6 +56,11 @@ def known_overlap(
     return one_row(np.mean(found), low, high, n, np.nan, method, planted=(k - m) / (k + m))
 
 
+def both(tied: pd.DataFrame, untied: pd.DataFrame) -> pd.DataFrame:
+    """Two results of `known_overlap` below each other, told apart by `ties`."""
+    return pd.concat([untied.assign(ties="none"), tied.assign(ties="of the score")])
+
+
 def known_structure(
     n_epochs: int, n: int, rng: np.random.Generator, planted: tuple[float, float] = (0.52, 0.74)
 ) -> pd.DataFrame:

@@ -47,15 +47,17 @@ def not_run(finding: str, dataset: str) -> list[dict]:
     return [record(finding, dataset, q, empty, scale=scale) for q in QUANTITIES.get(finding, ())]
 
 
-def overlap_records(overlap: pd.DataFrame, known: pd.DataFrame, scales: dict[str, str]) -> list:
+def overlap_records(
+    overlap: pd.DataFrame, tied: pd.DataFrame, untied: pd.DataFrame, scales: dict[str, str]
+) -> list:
     """Records of notebook 01.
 
     Parameters
     ----------
     overlap : DataFrame
         Rows of `findings.architecture_overlap`, with `dataset`.
-    known : DataFrame
-        Rows of `controls.known_overlap`, with `dataset`.
+    tied, untied : DataFrame
+        Rows of `controls.known_overlap` with `dataset`, for a score with and one without ties.
     scales : dict
         Data set -> `scale_of`, or None where nothing was run.
     """
@@ -74,11 +76,13 @@ def overlap_records(overlap: pd.DataFrame, known: pd.DataFrame, scales: dict[str
         seeds = over_seeds(cross, "jackknife over seeds, t, 95%")
         records.append(record(name, dataset, "jaccard_over_seeds", seeds, **levels))
         wrong = one_row(cross["misaligned"], math.nan, math.nan, cross["n"], math.nan, "misaligned")
-        levels["chance"] = cross["hypergeometric"]
-        records.append(record(name, dataset, "jaccard_misaligned", wrong, **levels))
-        control = known[known["dataset"] == dataset].iloc[0]
-        planted = {"planted": control["planted"], "scale": scale}
-        records.append(record(name, dataset, "jaccard_of_known_overlap", control, **planted))
+        records.append(
+            record(name, dataset, "jaccard_misaligned", wrong, cross["hypergeometric"], scale=scale)
+        )
+        for quantity, known in (("known_overlap", untied), ("known_overlap_with_ties", tied)):
+            control = known[known["dataset"] == dataset].iloc[0]
+            planted = {"planted": control["planted"], "scale": scale}
+            records.append(record(name, dataset, f"jaccard_of_{quantity}", control, **planted))
     return records
 
 
@@ -104,7 +108,7 @@ def structure_records(means: pd.DataFrame, known: pd.DataFrame, scales: dict[str
                 seeds = over_seeds(row, "t over seeds, 95%")
                 records.append(record(name, dataset, f"{quantity}_over_seeds", seeds, **levels))
             else:
-                flat = one_row(row["flat"], math.nan, math.nan, row["n"], math.nan, "share of all")
+                flat = one_row(row["flat"], math.nan, math.nan, row["traces"], math.nan, "share")
                 records.append(
                     record(name, dataset, f"flat_traces_{kind_of(after)}", flat, scale=scale)
                 )
@@ -231,7 +235,8 @@ OVERLAP_ROWS = {
     "jaccard_between_seeds_cnn": "CNN, two seeds",
     "jaccard_between_seeds_vit": "ViT, two seeds",
     "jaccard_misaligned": "samples misaligned",
-    "jaccard_of_known_overlap": "control: known overlap",
+    "jaccard_of_known_overlap": "control: known overlap, no ties",
+    "jaccard_of_known_overlap_with_ties": "control: known overlap, ties",
 }
 STRUCTURE_ROWS = {
     "r2_cnn": "CNN",

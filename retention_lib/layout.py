@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from retention_lib import plots
 from retention_lib.data.imageset import ImageSet
@@ -87,6 +88,24 @@ def contact_sheet(
     return plots.contact_sheet(ax, np.array(images.images[rows]), titles, columns, noisy, limit=24)
 
 
+def contact_strip(
+    ax: Axes, images: ImageSet | None, rng: np.random.Generator, classes: int = 7
+) -> Axes:
+    """Two images of each of some classes, class by column, under the last word of its name.
+
+    Orange frames mark planted label noise.
+    """
+    if images is None:
+        return contact_sheet(ax, None, 2, classes, rng)
+    rows = examples(images, 2, classes, rng)
+    label = images.samples["label"].to_numpy()[rows]
+    rank = pd.Series(label).groupby(label).cumcount().to_numpy()
+    rows, label = (values[np.argsort(rank, kind="stable")] for values in (rows, label))
+    titles = [_short(images.classes[c]).split()[-1] for c in label]
+    width, noisy = len(np.unique(label)), _planted_noise(images)[rows]
+    return plots.contact_sheet(ax, np.array(images.images[rows]), titles, width, noisy, limit=9)
+
+
 def contact_figure(
     name: str, images: ImageSet, per_class: int, rng: np.random.Generator, classes: int = 24
 ):
@@ -122,6 +141,7 @@ def fitted_curves(ax: Axes, table: pd.DataFrame) -> Axes:
         ax.plot(of["t"], of["fitted"], ":", c=shade, lw=1.1, label=f"{arch}, mean fitted curve")
     origin = {"epoch_0": "epoch 0", "first_learned": "the learned epoch"}[table["origin"].iloc[0]]
     ax.set(xlabel=f"epochs since {origin}", ylabel="mean retention r(t)", ylim=(0, 1.03))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return ax
 

@@ -218,7 +218,7 @@ _MARKS = {
     "chance": (0, {"marker": "|", "c": CHANCE, "ms": 9, "mew": 2, "label": "chance"}),
     "ceiling": (0, {"marker": "|", "c": CEILING, "ms": 9, "mew": 2, "label": "noise ceiling"}),
     "planted": (
-        0.2,
+        0.13,
         {
             "marker": "d",
             "mfc": TRUTH,
@@ -228,7 +228,7 @@ _MARKS = {
             "label": "planted truth",
         },
     ),
-    "paper": (0.2, {"marker": "*", "mfc": "white", "mec": "black", "ms": 7, "label": "paper"}),
+    "paper": (0.13, {"marker": "*", "mfc": "white", "mec": "black", "ms": 7, "label": "paper"}),
 }
 
 
@@ -254,7 +254,7 @@ def interval_rows(ax: Axes, frame: pd.DataFrame, xlabel: str, null: float | None
         ax.plot(row["estimate"], y, marker, c=shade, ms=4.5)
         count = f"n = {row['n']:,.0f}" if row["n"] else "not yet run"
         # Above its row rather than beside the axes, where long names would leave no room for them.
-        ax.text(0.01, y + 0.2, f"{row['label']} ({count})", transform=ax.get_yaxis_transform(),
+        ax.text(0.01, y + 0.16, f"{row['label']} ({count})", transform=ax.get_yaxis_transform(),
                 va="bottom", fontsize=6.5)  # fmt: skip
     for column, (drop, look) in _MARKS.items():
         if column in frame and frame[column].notna().any():

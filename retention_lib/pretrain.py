@@ -1,11 +1,11 @@
-"""Pretraining of the phantom-size networks on the source world, and the probe that shows its worth.
+"""Pretraining of the phantom-size networks on the source world.
 
-    python -m retention_lib pretrain --arch phantom_resnet18    # about 20 minutes on one core
+    python -m retention_lib pretrain --arch phantom_resnet18
     python -m retention_lib pretrain --arch phantom_deit
 
-One head per question (the class and every factor of `source_world.FACTORS`) sits on the pooled
-features; only the backbone is kept, in half precision. A run that was cut off goes on from its
-checkpoint and ends with the same weights.
+One head per question (`lessons.QUESTIONS`) sits on the pooled features; only the backbone is kept,
+in half precision. A run that was cut off goes on from its checkpoint to the same weights;
+`weights/provenance.json` says how the shipped weights were made and what they know.
 """
 
 from __future__ import annotations
@@ -14,130 +14,36 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import time
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from .data import source_world
-from .models import PHANTOM_ARCHS, PHANTOM_SIZE, build_model, pooled_features
+from . import paths
+from .data.source_paint import ROLES
+from .lessons import QUESTIONS, augment, draw_source, loss_of, patch_loss, source_accuracy
+from .models import PHANTOM_ARCHS, PHANTOM_SIZE, build_model
+from .probe import linear_probe  # noqa: F401 (pretrain.linear_probe is where users look for it)
 
-WEIGHTS = Path(__file__).parent / "weights"
-#: Peak learning rate of AdamW by architecture: the DeiT diverges at what suits the ResNet.
-PEAK_LR = {"phantom_resnet18": 2e-3, "phantom_deit": 1e-3}
-HELD_OUT_SEED = 1_000_003  # the source pictures that accuracy is measured on
-MAX_BYTES = 3_000_000
-
-
-def draw_source(n: int, seed: int, cache: Path | None = None) -> tuple[np.ndarray, Tensor]:
-    """Pictures and answers of the source world.
-
-    Returns
-    -------
-    images : ndarray of uint8, (sample, 64, 64, 4)
-        RGB and the role of each pixel (an index into `source_world.ROLES`); a memory map when
-        `cache` names a folder: two runs then draw them once.
-    answers : Tensor of int64, (sample, 1 + factor)
-        Class, then the factors; -1 where a factor does not apply.
-    """
-    table = source_world.sample_table(n, seed)
-    answers = torch.tensor(table[["label", *source_world.FACTORS]].to_numpy(np.int64))
-    if cache is None:
-        return source_world.draw(table, PHANTOM_SIZE, roles=True), answers
-    digest = hashlib.blake2b(pd.util.hash_pandas_object(table).to_numpy().tobytes(), digest_size=6)
-    source = Path(source_world.__file__)
-    for code in (source, source.with_name("source_shapes.py"), source.with_name("draw.py")):
-        digest.update(code.read_bytes())
-    path = cache / f"source_{n}_{seed}_{digest.hexdigest()}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(partial, "wb") as file:
-            np.save(file, source_world.draw(table, PHANTOM_SIZE, roles=True))
-        partial.replace(path)
-    return np.load(path, mmap_mode="r"), answers
-
-
-def normalise(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 (sample, size, size, 3 or more) to float32 (sample, 3, ...): (x / 255 - 0.5) / 0.25."""
-    pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-    return pixels[..., :3].permute(0, 3, 1, 2).float().div_(63.75).sub_(2.0).contiguous()
-
-
-def augment(images: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flip, shift by up to 6 pixels, vary contrast and brightness, sometimes take the colour away.
-
-    No answer changes under these (factors survive a flip), except that grey pictures have no hue:
-    only one in ten loses its colour.
-
-    Returns
-    -------
-    x : Tensor of float32, (sample, 3, size, size)
-    roles : Tensor of uint8, (sample, size, size), moved along with the picture
-    """
-    n, size = images.shape[:2]
-    r = torch.rand(n, 6, generator=generator)
-    axis = torch.arange(size)[None]
-    column = torch.where(r[:, :1] < 0.5, axis, size - 1 - axis)
-    column = (column + (r[:, 1:2] * 13).long() - 6).abs()
-    row = (axis + (r[:, 2:3] * 13).long() - 6).abs()
-    column, row = (torch.where(i >= size, 2 * size - 2 - i, i) for i in (column, row))
-    image = torch.arange(n)[:, None, None]
-    moved = torch.from_numpy(np.array(images))[image, row[:, :, None], column[:, None, :]]
-    x = normalise(moved)
-    x = x * (0.7 + 0.6 * r[:, 3])[:, None, None, None] + (r[:, 4] - 0.5)[:, None, None, None]
-    grey = (r[:, 5] < 0.1)[:, None, None, None]
-    return torch.where(grey, x.mean(1, keepdim=True), x), moved[..., 3]
-
-
-def head_sizes() -> list[int]:
-    """Number of answers to each question: the class, then every factor."""
-    return [len(source_world.CLASSES), *(len(v) for v in source_world.FACTORS.values())]
-
-
-def loss_of(logits: Tensor, answers: Tensor) -> Tensor:
-    """Cross-entropy of the class plus the mean cross-entropy of the factors that apply [nat]."""
-    parts = logits.split(head_sizes(), 1)
-    total = F.cross_entropy(parts[0], answers[:, 0], label_smoothing=0.05)
-    for k, part in enumerate(parts[1:], start=1):
-        applies = (answers[:, k] >= 0).sum()
-        if applies:
-            error = F.cross_entropy(part, answers[:, k], ignore_index=-1, reduction="sum")
-            total = total + error / applies * (2.5 / (len(parts) - 1))
-    return total
-
-
-def patch_loss(logits: Tensor, roles: Tensor) -> Tensor:
-    """Cross-entropy [nat] between what each patch is said to show and the roles of its pixels.
-
-    Parameters
-    ----------
-    logits : Tensor, (sample, patch, role)
-        Patches row by row, as a vision transformer orders them.
-    roles : Tensor of uint8, (sample, size, size)
-    """
-    grid = math.isqrt(logits.shape[1])
-    share = F.one_hot(roles.long(), logits.shape[2]).permute(0, 3, 1, 2).float()
-    share = F.avg_pool2d(share, roles.shape[-1] // grid).flatten(2).transpose(1, 2)
-    return -(share * logits.log_softmax(2)).sum(2).mean()
+#: Peak learning rate of AdamW by architecture: transformers diverge at what suits a ResNet.
+PEAK_LR = {"phantom_resnet18": 1.5e-3, "phantom_deit": 1e-3}
+HELD_OUT_SEED = 1_000_003  # of the source pictures that accuracy is measured on
+MAX_BYTES = 3_000_000  # of a shipped file
 
 
 def run(
     arch: str,
-    steps: int = 5000,
+    steps: int = 4500,
     seed: int = 0,
-    out: str | Path = WEIGHTS,
+    out: str | Path = paths.PACKAGED_WEIGHTS,
     *,
-    n: int = 60_000,
+    n: int = 30_000,
     n_held_out: int = 4_000,
-    batch: int = 96,
+    batch: int = 64,
     lr: float | None = None,
     cache: str | Path | None = None,
     checkpoint_every: int = 200,
@@ -166,7 +72,12 @@ def run(
     -------
     dict
         What `provenance.json` records: configuration, accuracies on held-out source pictures,
-        bytes, sha256, seconds, versions.
+        bytes, sha256, seconds, versions. After `stop_after`, only configuration and state.
+
+    Raises
+    ------
+    ValueError
+        For an unknown architecture, impossible numbers, or weights too large to ship.
     """
     if arch not in PHANTOM_ARCHS:
         raise ValueError(f"arch must be one of {sorted(PHANTOM_ARCHS)}, got {arch!r}")
@@ -175,68 +86,99 @@ def run(
     cache = None if cache is None else Path(cache)
     config = {"arch": arch, "steps": steps, "seed": seed, "n": n, "batch": batch,
               "lr": lr or PEAK_LR.get(arch, 1e-3)}  # fmt: skip
-    started = time.perf_counter()
     images, answers = draw_source(n, seed, cache)
-    model = build_model(arch, sum(head_sizes()), PHANTOM_SIZE, weights="none", seed=seed)
-    # A transformer learns to look from few pictures only if every patch is asked what it shows
-    # (as in token labelling, Jiang et al. 2021); a convolution does not need it.
-    patches = hasattr(model, "patch_embed")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reader = nn.Linear(model.num_features, len(source_world.ROLES) if patches else 1)
-    learner = nn.ModuleDict({"model": model, "reader": reader})
-    optimiser = _optimiser(learner, config["lr"])
-    state = {"step": 0, "seconds": 0.0, "loss": float("nan")}
+    student = Student(config)
     path = None if cache is None else cache / f"pretrain_{_digest(config)}.pt"
     if path is not None and path.exists():
-        saved = torch.load(path, weights_only=True)
-        learner.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        state = saved["state"]
-        log(f"{arch}: going on at step {state['step']}")
-    before = state["seconds"]
-    first_loss = last_loss = None
-    model.train()
-    while state["step"] < steps:
-        step = state["step"]
-        rows = _rows(step, n, batch, seed)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        x, roles = augment(images[rows], generator)
-        seen = model.forward_features(x)
-        loss = loss_of(model.forward_head(seen), answers[rows])
-        if patches:
-            loss = loss + patch_loss(reader(seen[:, model.num_prefix_tokens :]), roles)
-        for group in optimiser.param_groups:
-            group["lr"] = config["lr"] * _schedule(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        last_loss = float(loss.detach())
-        first_loss = last_loss if first_loss is None else first_loss
-        state = {
-            "step": step + 1,
-            "seconds": before + time.perf_counter() - started,
-            "loss": last_loss if step == 0 else 0.98 * state["loss"] + 0.02 * last_loss,
-        }
-        stop = stop_after is not None and state["step"] >= stop_after
-        if path is not None and (state["step"] % checkpoint_every == 0 or stop):
-            _save(path, learner, optimiser, state)
-            log(f"{arch} step {step + 1}/{steps} loss {state['loss']:.3f} {state['seconds']:.0f} s")
+        student.load(path)
+        log(f"{arch}: going on at step {student.step}")
+    while student.step < steps:
+        rows = _rows(student.step, n, batch, seed)
+        student.learn(images[rows], answers[rows])
+        stop = stop_after is not None and student.step >= stop_after
+        if path is not None and (student.step % checkpoint_every == 0 or stop):
+            student.save(path)
+            log(f"{arch} step {student.step}/{steps} loss {student.loss:.3f} "
+                f"{student.seconds:.0f} s")  # fmt: skip
         if stop:
-            return {"config": config, "step": state["step"], "loss": state["loss"]}
-    accuracy = source_accuracy(model, *draw_source(n_held_out, HELD_OUT_SEED, cache))
-    record = {"config": config, "accuracy": accuracy, "first_loss": first_loss,
-              "last_loss": last_loss, "seconds": round(state["seconds"], 1)}  # fmt: skip
-    return _publish(model, Path(out), record)
+            return {"config": config, **student.state()}
+    accuracy = source_accuracy(student.model, *draw_source(n_held_out, HELD_OUT_SEED, cache))
+    record = {"config": config, "accuracy": accuracy, "patch_roles": student.reads_patches}
+    record |= student.state()
+    record = _publish(student.model, Path(out), record)
+    if path is not None:
+        path.unlink(missing_ok=True)
+    return record
 
 
-def _optimiser(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and embeddings (fewer than two dimensions) do not decay."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr)
+class Student:
+    """A network in pretraining: its heads, optimiser and progress.
+
+    The heads are the network's own classifier, split by question. A transformer learns to look from
+    few pictures only if every patch is asked what it shows, so it gets one more head for the roles
+    of its pixels (as in token labelling, Jiang et al. 2021); a convolution does not need it.
+    """
+
+    def __init__(self, config: dict):
+        self.config, self.step, self.seconds = config, 0, 0.0
+        self.first_loss = self.loss = math.nan
+        arch, seed = config["arch"], config["seed"]
+        self.model = build_model(arch, sum(QUESTIONS.values()), PHANTOM_SIZE, "none", seed).train()
+        self.reads_patches = hasattr(self.model, "patch_embed")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            reader = nn.Linear(self.model.num_features, len(ROLES) if self.reads_patches else 1)
+        self.modules = nn.ModuleDict({"model": self.model, "reader": reader})
+        decayed = [p for p in self.modules.parameters() if p.ndim >= 2]
+        others = [p for p in self.modules.parameters() if p.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": 0.05},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=config["lr"])
+
+    def learn(self, images: np.ndarray, answers: torch.Tensor) -> None:
+        """One optimiser step; its augmentation depends on the seed and the step alone."""
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
+        x, roles = augment(images, generator)
+        seen = self.model.forward_features(x)
+        loss = loss_of(self.model.forward_head(seen), answers)
+        if self.reads_patches:
+            patches = seen[:, self.model.num_prefix_tokens :]
+            loss = loss + patch_loss(self.modules["reader"](patches), roles)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config["lr"] * _schedule(self.step, self.config["steps"])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        value = float(loss.detach())
+        if self.step == 0:
+            self.first_loss = self.loss = value
+        self.loss = 0.98 * self.loss + 0.02 * value
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+
+    def state(self) -> dict:
+        """Progress as plain numbers; `loss` is a running mean over about 50 steps [nat]."""
+        names = ("step", "seconds", "first_loss", "loss")
+        return {name: round(getattr(self, name), 4) for name in names}
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".tmp")
+        names = ("step", "seconds", "first_loss", "loss")
+        state = {name: getattr(self, name) for name in names}
+        payload = {"model": self.modules.state_dict(), "optimiser": self.optimiser.state_dict()}
+        torch.save(payload | {"state": state}, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        saved = torch.load(path, weights_only=True)
+        self.modules.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        for name, value in saved["state"].items():
+            setattr(self, name, value)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -254,30 +196,9 @@ def _rows(step: int, n: int, batch: int, seed: int) -> np.ndarray:
     return np.sort(order[at : at + batch])
 
 
-def _save(path: Path, model: nn.Module, optimiser, state: dict) -> None:
-    partial = path.with_suffix(".tmp")
-    payload = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "state": state}
-    torch.save(payload, partial)
-    partial.replace(path)
-
-
 def _digest(config: dict) -> str:
     text = json.dumps(config, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-@torch.inference_mode()
-def source_accuracy(model: nn.Module, images: np.ndarray, answers: Tensor) -> dict[str, float]:
-    """Share of right answers per question on source pictures; NaN where none applies."""
-    model.eval()
-    logits = torch.cat([model(normalise(images[i : i + 256])) for i in range(0, len(images), 256)])
-    out = {}
-    names = ["class", *source_world.FACTORS]
-    for k, (name, part) in enumerate(zip(names, logits.split(head_sizes(), 1), strict=True)):
-        applies = answers[:, k] >= 0
-        right = part.argmax(1)[applies] == answers[applies, k]
-        out[name] = round(float(right.float().mean()), 4)
-    return out
 
 
 def _publish(model: nn.Module, out: Path, record: dict) -> dict:
@@ -290,7 +211,9 @@ def _publish(model: nn.Module, out: Path, record: dict) -> dict:
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{arch}.safetensors"
-    save_file(tensors, path, metadata={"arch": arch, "producer": "retention_lib pretrain"})
+    # One entry only: safetensors writes several in any order, and the file's hash would vary.
+    save_file(tensors, path, metadata={"producer": f"retention_lib pretrain --arch {arch}"})
+    path.chmod(0o644)  # safetensors leaves it readable to its writer alone
     data = path.read_bytes()
     if len(data) >= MAX_BYTES:
         raise ValueError(
@@ -299,8 +222,9 @@ def _publish(model: nn.Module, out: Path, record: dict) -> dict:
     c = record["config"]
     record |= {
         "command": f"python -m retention_lib pretrain --arch {arch} --steps {c['steps']} "
-        f"--images {c['n']} --batch {c['batch']} --lr {c['lr']} --seed {c['seed']}",
-        "classes": len(source_world.CLASSES),
+        f"--images {c['n']} --batch {c['batch']} --lr {c['lr']} --seed {c['seed']} "
+        f"--threads {torch.get_num_threads()}",
+        "classes": QUESTIONS["class"],
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "torch": str(torch.__version__),
@@ -313,95 +237,22 @@ def _publish(model: nn.Module, out: Path, record: dict) -> dict:
     return record
 
 
-@torch.inference_mode()
-def features(model: nn.Module, images: np.ndarray) -> Tensor:
-    """Pooled features (sample, feature) of the frozen backbone in evaluation mode, float64."""
-    training = model.training
-    model.eval()
-    parts = []
-    for start in range(0, len(images), 256):
-        parts.append(pooled_features(model, normalise(images[start : start + 256])).double())
-    model.train(training)
-    return torch.cat(parts)
-
-
-def linear_probe(
-    model: nn.Module,
-    train_images: np.ndarray,
-    train_labels: np.ndarray,
-    val_images: np.ndarray,
-    val_labels: np.ndarray,
-    ridge: float = 1e-2,
-) -> dict[str, float]:
-    r"""Held-out accuracy of a ridge classifier on frozen features: what the backbone knows already.
-
-    With standardised features X (and a constant), one-hot targets Y and the weights w that give
-    every class the same total,
-
-    .. math:: W = (X^T w X + \alpha n I)^{-1} X^T w Y.
-
-    Parameters
-    ----------
-    model : Module
-        A timm model; only `forward_features` and `forward_head(pre_logits=True)` are used.
-    train_images, val_images : ndarray of uint8, (sample, size, size, 3)
-    train_labels, val_labels : ndarray of int, (sample,)
-    ridge : float
-        Alpha, relative to the mean variance of a feature (which is 1).
-
-    Returns
-    -------
-    dict
-        `accuracy` and `balanced_accuracy` (mean recall over the classes present) in 0..1, `n`.
-        Deterministic: nothing is drawn.
-
-    Examples
-    --------
-    >>> probe = linear_probe(model, images, labels, val_images, val_labels)  # doctest: +SKIP
-    >>> probe["balanced_accuracy"]  # doctest: +SKIP
-    0.71
-    """
-    y, truth = (torch.as_tensor(np.asarray(v, dtype=np.int64)) for v in (train_labels, val_labels))
-    for images, labels, name in ((train_images, y, "training"), (val_images, truth, "held-out")):
-        if len(images) != len(labels) or len(labels) == 0:
-            raise ValueError(f"{len(images)} {name} images do not match {len(labels)} labels")
-    x = features(model, train_images)
-    mean, spread = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
-    design = _with_constant((x - mean) / spread)
-    target = F.one_hot(y, int(y.max()) + 1).double()
-    weight = 1 / target.sum(0).clamp_min(1)[y]
-    weight = (weight / weight.sum())[:, None]
-    penalty = ridge * torch.eye(design.shape[1], dtype=torch.float64)
-    penalty[-1, -1] = 1e-9  # the constant is free
-    solution = torch.linalg.solve(
-        design.T @ (weight * design) + penalty, design.T @ (weight * target)
-    )
-    guess = (_with_constant((features(model, val_images) - mean) / spread) @ solution).argmax(1)
-    right = (guess == truth).double()
-    recalls = [float(right[truth == k].mean()) for k in truth.unique()]
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": sum(recalls) / len(recalls),
-        "n": len(truth),
-    }
-
-
-def _with_constant(x: Tensor) -> Tensor:
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Command line of `python -m retention_lib pretrain`."""
-    parser = argparse.ArgumentParser(prog="retention pretrain", description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", choices=sorted(PHANTOM_ARCHS), help="default: all, one by one")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--images", type=int, default=60_000, help="pictures drawn")
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="pictures, checkpoints")
-    parser.add_argument("--threads", type=int, help="processor threads")
+    form = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(
+        "retention pretrain", description=__doc__, formatter_class=form
+    )
+    add = parser.add_argument
+    add("--arch", choices=sorted(PHANTOM_ARCHS), help="one only; without it all, one by one")
+    add("--steps", type=int, default=4500, help="optimiser steps")
+    add("--images", type=int, default=30_000, help="source pictures drawn")
+    add("--batch", type=int, default=64, help="pictures per step")
+    add("--lr", type=float, help="peak learning rate; without it the architecture's own")
+    add("--seed", type=int, default=0, help="of pictures, weights, order and augmentation")
+    add("--out", type=Path, default=paths.PACKAGED_WEIGHTS, help="folder of the weights")
+    add("--cache", type=Path, default=paths.cache(), help="folder of pictures and checkpoints")
+    add("--threads", type=int, help="processor threads; another number gives other last bits")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)

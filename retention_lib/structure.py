@@ -55,10 +55,11 @@ def mean_r2(
     DataFrame
         One row per architecture, then one per pair (`quantity` "B - A", A before B in the study);
         besides the columns of a one-row result: `seed_low`, `seed_high`, `seeds` (t over seeds);
-        `flat`, share of constant traces; `chance`, the same mean after each trace's epochs were
-        shuffled; `ceiling`. For an architecture the ceiling is R^2 of what other seeds' traces of
-        the same sample predict (`other_seed_r2`); for a difference it is the mean absolute
-        difference between two seeds of one architecture, which a finding has to exceed.
+        `flat`, share of constant ones among all `traces`; `chance`, the same mean after each
+        trace's epochs were shuffled; `ceiling`. For an architecture the ceiling is R^2 of what
+        other seeds' traces of the same sample predict (`other_seed_r2`); for a difference it is the
+        mean absolute difference between two seeds of one architecture, which a finding has to
+        exceed.
 
     Raises
     ------
@@ -88,6 +89,7 @@ def mean_r2(
             "seed_high": seeds["ci_high"].iloc[0],
             "seeds": len(per_seed),
             "flat": float(np.isnan(r2[members]).mean()),
+            "traces": r2[members].size,
             "chance": chance[quantity],
             "ceiling": (np.mean(spread) if spread else np.nan) if before else ceiling[quantity],
         }

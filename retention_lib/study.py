@@ -59,6 +59,7 @@ def capture_or_load(
     for i, config in enumerate(configs):
         run = find_run(config)
         if run.is_done:
+            _require_weights(run, config)
             found += 1
         else:
             log(f"run {i + 1}/{len(configs)}  {run.folder.name}  ({run.progress()})")
@@ -149,6 +150,16 @@ def capture_cost(folders) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _require_weights(run: RunDir, config: RunConfig) -> None:
+    """Refuse a run captured here from other weights; published runs are what they are."""
+    stored, now = run.header["weights"], models.weights_fingerprint(config.arch, config.weights)
+    if run.folder.parent == paths.runs() and stored != now:
+        raise ValueError(
+            f"{run.folder} was trained from weights {stored!r}, the weights of {config.arch!r} are "
+            f"now {now!r}. Move the run away, or put the old weights back."
+        )
 
 
 @contextmanager

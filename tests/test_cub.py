@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from retention_lib.data import cub, identity
+from retention_lib.data import cub, known
 
 ROOT = os.environ.get("RETENTION_DATA", "")
 needs_real = pytest.mark.skipif(
@@ -165,7 +165,7 @@ def test_class_attributes(layout, place):
 @needs_real
 def test_real_cub(tmp_path):
     samples, classes, variant, excluded = cub.sample_table(ROOT, tmp_path)
-    identity.check_identity("cub", variant, classes, samples)
+    known.check_identity("cub", variant, classes, samples)
     if variant == "classes-001-050":
         assert samples["split"].value_counts().to_dict() == {"train": 1500, "val": 1389}
         assert len(excluded) == 0

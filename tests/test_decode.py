@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from retention_lib.data import decode, identity, scan
+from retention_lib.data import decode, known, scan
 
 
 def _picture(height, width, seed=0, mode="RGB"):
@@ -165,16 +165,15 @@ def test_fingerprint_depends_on_path_content_order_and_size():
 def test_a_known_name_with_other_contents_is_an_error():
     table = pd.DataFrame({"path": ["AMD/a.jpg"], "label": [0], "split": ["train"]})
     with pytest.raises(ValueError, match=r"counts should be .*985.*found .*'AMD': 1"):
-        identity.check_identity("octdl", "official", ("AMD",), table)
-    identity.check_identity("octdl", "images-1-abc", ("AMD",), table)  # nothing is known: passes
+        known.check_identity("octdl", "official", ("AMD",), table)
+    known.check_identity("octdl", "images-1-abc", ("AMD",), table)  # nothing is known: passes
 
 
 def test_committed_identities_are_consistent():
-    known = json.loads(
-        (identity.resources.files("retention_lib.data") / "identities.json").read_text()
-    )
-    assert known["octdl"] == known["known"]["octdl/official"]["identity"]
-    assert known["cub"] == known["known"]["cub/classes-001-050"]["identity"]
+    folder = known.resources.files("retention_lib.data")
+    listed = json.loads((folder / "identities.json").read_text())
+    assert listed["octdl"] == listed["known"]["octdl/official"]["identity"]
+    assert listed["cub"] == listed["known"]["cub/classes-001-050"]["identity"]
     totals = {
         name: [sum(entry["counts"][split].values()) for split in ("train", "val")]
         for name, entry in known["known"].items()

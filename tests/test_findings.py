@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retention_lib import agreement, controls, data, findings, layout, overview, structure, study
+from retention_lib import (
+    agreement,
+    audit,
+    controls,
+    data,
+    findings,
+    headlines,
+    layout,
+    overview,
+    structure,
+    study,
+)
 from retention_lib.config import RunConfig
 from retention_lib.traces import Traces
 
@@ -344,3 +355,70 @@ def test_examples_show_each_class_and_a_mistake(tiny, rng):
         of = tiny.samples[(tiny.samples["split"] == "train") & (tiny.samples["label"] == c)]
         assert noisy[rows[label == c][0]] == of["planted_noisy"].any()
     assert (tiny.samples["split"].to_numpy()[rows] == "train").all()
+
+
+def test_only_the_whole_study_is_judged():
+    paper = [RunConfig("octdl", arch=a) for a in ("resnet18", "deit_small_patch16_224")]
+    cub = [c.replace(dataset="cub") for c in paper]
+    classes = tuple(map(str, range(200)))
+    assert headlines.scale_of(paper, classes[:7]) == "paper"
+    assert headlines.scale_of(cub, classes) == "paper"
+    assert headlines.scale_of(cub, classes[:50]) == "reduced"
+    assert headlines.scale_of(paper[:1], classes[:7]) == "reduced"
+    assert headlines.scale_of([c.replace(input_size=128) for c in paper], classes[:7]) == "reduced"
+    assert headlines.scale_of([RunConfig("phantom_oct", n_train=72)], classes[:7]) == "phantom"
+
+
+def test_records_of_01_and_02_hold_the_paper_only_for_real_data(traces, rng):
+    options = {"draws": 20}
+    overlap = findings.architecture_overlap(traces, rng, **options)
+    control = controls.known_overlap(traces, rng, 0.34)
+    means = structure.mean_r2(traces, rng, **options)
+    known = controls.known_structure_like(traces, rng)
+    for dataset, scale, paper in (("octdl", "paper", 0.34), ("phantom_oct", "phantom", None)):
+        overlap, control, means, known = (
+            t.assign(dataset=dataset) for t in (overlap, control, means, known)
+        )
+        found = headlines.overlap_records(overlap, control, control, {dataset: scale})
+        found = {r["quantity"]: r for r in found}
+        assert found["jaccard"]["paper"] == paper
+        assert found["jaccard"]["ceiling"] == overlap["ceiling"][0]
+        assert found["jaccard_over_seeds"]["n"] == 3
+        assert set(headlines.OVERLAP_ROWS) <= set(found)
+        fits = headlines.structure_records(means, known, {dataset: scale, "cub": None})
+        assert set(headlines.STRUCTURE_ROWS) <= {r["quantity"] for r in fits}
+        assert [r["n"] for r in fits if r["dataset"] == "cub"] == [0, 0, 0]
+        flat = [r for r in fits if r["quantity"] == "flat_traces_vit"]
+        assert flat[0]["n"] == 3 * 240
+        rows = layout.record_rows(fits, dataset, headlines.STRUCTURE_ROWS)
+        assert rows["label"].tolist() == list(headlines.STRUCTURE_ROWS.values())
+        assert len(headlines.verdict_table(fits)) == len(fits)
+
+
+def test_audit_finds_what_does_not_add_up():
+    def result(**changes):
+        found = {"finding": "decay_structure", "dataset": "phantom_oct", "n": 5, "planted": None}
+        found |= {"ci_low": 0.1, "ci_high": 0.3, "chance": None, "ceiling": None}
+        values = {"r2_vit": 0.2, "r2_cnn": 0.1, "r2_difference": 0.1} | changes
+        rows = [found | {"quantity": q, "estimate": v} for q, v in values.items()]
+        base = {"notebook": "02_x", "commit": "a", "versions": {}, "runs": ["k"]}
+        return base | {"findings": rows}
+
+    def failed(*results):
+        table = audit.audit({"smoke": list(results)})
+        assert len(table) == 7
+        return table.loc[~table["holds"], "check"].tolist()
+
+    assert failed(result()) == []
+    assert len(failed(result(), result() | {"commit": "b"})) == 1
+    assert "same runs" in failed(result(), result() | {"runs": ["other"]})[0]
+    assert "difference" in failed(result(r2_difference=0.2))[0]
+    assert "interval" in failed(result(r2_vit=0.4, r2_difference=0.3))[0]
+    assert audit.audit({"real": []}).empty
+
+
+def test_summary_has_a_row_for_every_number_of_the_paper():
+    rows = audit.paper_rows(audit.findings_of({"real": []}))
+    assert (rows["n"] == 0).all() and rows["estimate"].isna().all()
+    assert rows["paper"].between(0, 1).all() and len(rows) == 12
+    assert audit.planted_rows(audit.findings_of({"real": []})).empty

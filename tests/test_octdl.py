@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from retention_lib.data import decode, identity, octdl
+from retention_lib.data import decode, known, octdl
 from retention_lib.data.imageset import SAMPLE_COLUMNS
 
 ROOT = os.environ.get("RETENTION_DATA", "")
@@ -223,7 +223,7 @@ def test_real_octdl(tmp_path):
     assert samples.groupby(["label", "split"])["patient"].nunique().min() >= 2
     share = samples.assign(val=samples["split"] == "val").groupby("label")["val"].mean()
     assert share.between(0.17, 0.23).all()
-    identity.check_identity("octdl", variant, classes, samples)
+    known.check_identity("octdl", variant, classes, samples)
 
 
 @pytest.mark.real

@@ -192,7 +192,9 @@ def test_another_resolution_shows_the_same_scene(table):
     large = draw(rows, 128).astype(float)[..., 0].reshape(32, 64, 2, 64, 2).mean((2, 4))
     assert np.abs(small - large).mean() < 8
     together = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(small, large, strict=True)]
-    apart = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(small, large[::-1])]
+    apart = [
+        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(small, large[::-1], strict=True)
+    ]
     assert min(together) > 0.95 > 0.9 > np.median(apart)
 
 

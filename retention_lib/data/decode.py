@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from retention_lib.data.identity import check_identity
 from retention_lib.data.imageset import ImageSet
+from retention_lib.data.known import check_identity
 from retention_lib.data.scan import read_image, tell
 
 #: Raised by one whenever the same file would decode to other pixels, so that old caches are left.

@@ -74,7 +74,12 @@ def fish(u, v, p) -> Parts:
     tail = _poly(u, v, (0.4, 0.0), (0.9, -0.4), (0.9, 0.4))
     fin = _poly(u, v, (-0.1, -0.2), (0.1, -0.65), (0.3, -0.2))
     body = ellipse(u + 0.12, v, 0.66, 0.3 + 0.12 * p[:, 0])
-    return [("part", tail), ("part", fin), ("body", body), ("dark", circle(u + 0.5, v + 0.06, 0.06))]
+    return [
+        ("part", tail),
+        ("part", fin),
+        ("body", body),
+        ("dark", circle(u + 0.5, v + 0.06, 0.06)),
+    ]
 
 
 def mushroom(u, v, p) -> Parts:
