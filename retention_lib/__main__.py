@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_study(capture)
     capture.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
 
+    capture.add_argument("--workers", type=int, default=1, help="runs at a time (default: 1)")
+
     status = add("status", _status, "List the runs of a study: at which epoch, where, which key.")
     _add_study(status)
 
@@ -145,7 +147,7 @@ def _capture(args) -> None:
     configs = study_from(args).configs()
     with _epoch_bar(configs) as bar:
         log, on_epoch = (bar.write, _advance(bar)) if bar else (study.print_flushed, None)
-        folders = study.capture_or_load(configs, device, log, on_epoch)
+        folders = study.capture_or_load(configs, device, log, on_epoch, args.workers)
     print(*folders, sep="\n")
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import source_world
-from .models import PHANTOM_SIZE
+from retention_lib.data import source_world
+from retention_lib.models import PHANTOM_SIZE
 
 #: The questions, each with its own head, and how many answers each has.
 QUESTIONS = {

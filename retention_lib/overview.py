@@ -19,7 +19,9 @@ from retention_lib.config import profile as find_profile
 from retention_lib.data.imageset import ImageSet
 from retention_lib.findings import SCORES, score_matrix
 from retention_lib.intervals import one_row, t_interval
+from retention_lib.parallel import default_workers
 from retention_lib.rundir import RunDir
+from retention_lib.session import default_device
 from retention_lib.traces import Traces
 
 #: What a clean trace of correctness can look like; every trace is exactly one of these.
@@ -100,8 +102,12 @@ def find_or_capture(configs: dict[str, list[RunConfig]], log=print) -> dict[str,
                 f"images below {paths.data_root()} and no published runs in {paths.results()}. "
                 "Set RETENTION_DATA to the folder with the images to train them."
             )
-        folders[name] = study.capture_or_load(usable, log=log) if usable else []
+        folders[name] = _captured(usable, log) if usable else []
     return folders
+
+
+def _captured(configs: list[RunConfig], log) -> list[Path]:
+    return study.capture_or_load(configs, log=log, workers=default_workers(default_device()))
 
 
 def load(folders: dict[str, list[Path]], split: str = "train") -> dict[str, Traces]:

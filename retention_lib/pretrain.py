@@ -23,11 +23,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from . import paths
-from .data.source_paint import ROLES
-from .lessons import QUESTIONS, augment, draw_source, loss_of, patch_loss, source_accuracy
-from .models import PHANTOM_ARCHS, PHANTOM_SIZE, build_model
-from .probe import linear_probe  # noqa: F401 (pretrain.linear_probe is where users look for it)
+from retention_lib import paths
+from retention_lib.data.source_paint import ROLES
+from retention_lib.lessons import (
+    QUESTIONS,
+    augment,
+    draw_source,
+    loss_of,
+    patch_loss,
+    source_accuracy,
+)
+from retention_lib.models import PHANTOM_ARCHS, PHANTOM_SIZE, build_model
+from retention_lib.probe import linear_probe  # noqa: F401 (pretrain.linear_probe is where users look for it)
 
 #: Peak learning rate of AdamW by architecture: transformers diverge at what suits a ResNet.
 PEAK_LR = {"phantom_resnet18": 1.5e-3, "phantom_deit": 1e-3}
@@ -48,6 +55,7 @@ def run(
     cache: str | Path | None = None,
     checkpoint_every: int = 200,
     stop_after: int | None = None,
+    start_from: str | Path | None = None,
     log=print,
 ) -> dict:
     """Pretrain one architecture on the source world and write its backbone.
@@ -67,6 +75,8 @@ def run(
         Folder for the drawn pictures and the checkpoint; without it nothing can be resumed.
     stop_after : int, optional
         Leave after this many steps with a checkpoint and no weights (tests use it).
+    start_from : path, optional
+        Weights of an earlier pretraining to go on from, with new heads and a new schedule.
 
     Returns
     -------
@@ -86,8 +96,11 @@ def run(
     cache = None if cache is None else Path(cache)
     config = {"arch": arch, "steps": steps, "seed": seed, "n": n, "batch": batch,
               "lr": lr or PEAK_LR.get(arch, 1e-3)}  # fmt: skip
+    if start_from is not None:
+        config["start_from"] = Path(start_from).name
+        config["start_sha256"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
     images, answers = draw_source(n, seed, cache)
-    student = Student(config)
+    student = Student(config, "none" if start_from is None else str(start_from))
     path = None if cache is None else cache / f"pretrain_{_digest(config)}.pt"
     if path is not None and path.exists():
         student.load(path)
@@ -119,11 +132,12 @@ class Student:
     of its pixels (as in token labelling, Jiang et al. 2021); a convolution does not need it.
     """
 
-    def __init__(self, config: dict):
+    def __init__(self, config: dict, weights: str = "none"):
         self.config, self.step, self.seconds = config, 0, 0.0
         self.first_loss = self.loss = math.nan
         arch, seed = config["arch"], config["seed"]
-        self.model = build_model(arch, sum(QUESTIONS.values()), PHANTOM_SIZE, "none", seed).train()
+        self.model = build_model(arch, sum(QUESTIONS.values()), PHANTOM_SIZE, weights, seed)
+        self.model.train()
         self.reads_patches = hasattr(self.model, "patch_embed")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -223,7 +237,8 @@ def _publish(model: nn.Module, out: Path, record: dict) -> dict:
     record |= {
         "command": f"python -m retention_lib pretrain --arch {arch} --steps {c['steps']} "
         f"--images {c['n']} --batch {c['batch']} --lr {c['lr']} --seed {c['seed']} "
-        f"--threads {torch.get_num_threads()}",
+        f"--threads {torch.get_num_threads()}"
+        + (f" --start-from {c['start_from']}" if "start_from" in c else ""),
         "classes": QUESTIONS["class"],
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -252,13 +267,14 @@ def main(argv: list[str] | None = None) -> int:
     add("--seed", type=int, default=0, help="of pictures, weights, order and augmentation")
     add("--out", type=Path, default=paths.PACKAGED_WEIGHTS, help="folder of the weights")
     add("--cache", type=Path, default=paths.cache(), help="folder of pictures and checkpoints")
+    add("--start-from", type=Path, help="weights of an earlier pretraining to go on from")
     add("--threads", type=int, help="processor threads; another number gives other last bits")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     for arch in [args.arch] if args.arch else sorted(PHANTOM_ARCHS):
         record = run(arch, args.steps, args.seed, args.out, n=args.images, batch=args.batch,
-                     lr=args.lr, cache=args.cache)  # fmt: skip
+                     lr=args.lr, cache=args.cache, start_from=args.start_from)  # fmt: skip
         print(json.dumps(record, indent=1), flush=True)
     return 0
 

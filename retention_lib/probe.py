@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .models import normalisation, pooled_features
+from retention_lib.models import normalisation, pooled_features
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from retention_lib import data, models, paths
+from retention_lib import data, models, parallel, paths
 from retention_lib.config import RunConfig
 from retention_lib.rundir import RunDir
 from retention_lib.session import default_device, resolve_amp
@@ -32,7 +32,7 @@ def find_run(config: RunConfig, identity: str | None = None) -> RunDir:
 
 
 def capture_or_load(
-    configs, device: torch.device | None = None, log=print, on_epoch=None
+    configs, device: torch.device | None = None, log=print, on_epoch=None, workers: int = 1
 ) -> list[Path]:
     """Return the run directory of every configuration, training those that are missing.
 
@@ -44,6 +44,9 @@ def capture_or_load(
         Receives one line per run, and one per epoch unless `on_epoch` takes those.
     on_epoch : callable, optional
         Called with each epoch's dict of metrics instead, for instance by a progress bar.
+    workers : int
+        Runs trained at the same time, each in a process of its own (`parallel.default_workers`
+        knows how many). Traces depend on the number of threads, not on the order of the runs.
 
     Returns
     -------
@@ -55,18 +58,30 @@ def capture_or_load(
     ValueError
         If a directory holds a run with the same key and other settings.
     """
-    folders, found = [], 0
-    for i, config in enumerate(configs):
-        run = find_run(config)
+    device, on_epoch = device or default_device(), on_epoch or epoch_logger(log)
+    runs = [find_run(config) for config in configs]
+    for run, config in zip(runs, configs, strict=True):
         if run.is_done:
             _require_weights(run, config)
-            found += 1
+    missing = [(c, device) for run, c in zip(runs, configs, strict=True) if not run.is_done]
+    for i, (config, _) in enumerate(missing):
+        run = find_run(config)
+        log(f"run {i + 1}/{len(missing)}  {run.folder.name}  ({run.progress()})")
+        if workers == 1:
+            capture(config, run, device, on_epoch)
         else:
-            log(f"run {i + 1}/{len(configs)}  {run.folder.name}  ({run.progress()})")
-            capture(config, run, device or default_device(), on_epoch or epoch_logger(log))
-        folders.append(run.folder)
-    log(f"{found} runs found, {len(folders) - found} captured")
-    return folders
+            data.load(config)  # draws or decodes once, before the processes look for it
+    if missing and workers > 1:
+        parallel.in_processes(_capture_job, missing, min(workers, len(missing)), on_epoch)
+    log(f"{len(runs) - len(missing)} runs found, {len(missing)} captured")
+    return [run.folder for run in runs]
+
+
+def _capture_job(job: tuple[RunConfig, torch.device], send) -> None:
+    """One run in a process of its own; its epochs are told apart by the run's name."""
+    config, device = job
+    run = find_run(config)
+    capture(config, run, device, lambda row: send({**row, "run": run.folder.name}))
 
 
 def capture(config: RunConfig, run: RunDir, device: torch.device, on_epoch=None) -> None:
@@ -100,7 +115,8 @@ def capture(config: RunConfig, run: RunDir, device: torch.device, on_epoch=None)
 def epoch_logger(log):
     """Turn a logger of lines into one of epochs: one line each, short enough for a notebook."""
     return lambda row: log(
-        f"  epoch {row['epoch']:3d}  train {row['train_accuracy']:6.1%}  "
+        f"  {row['run'] + '  ' if 'run' in row else ''}"
+        f"epoch {row['epoch']:3d}  train {row['train_accuracy']:6.1%}  "
         f"held-out {row['val_accuracy']:6.1%}  loss {row['train_loss']:.3f}  "
         f"{row['train_seconds']:.1f} + {row['clean_seconds']:.1f} s"
     )

@@ -42,12 +42,9 @@ def test_counts_are_octdls(table):
     assert counts(sample_table(2064), "train") == list(phantom_oct.OCTDL_COUNTS)
     assert counts(sample_table(70), "train") == [37, 5, 5, 11, 4, 4, 4]
     assert counts(sample_table(56), "val") == [2] * 7
-
-
-def test_imbalance_is_56_to_1_at_large_n():
-    drawn = counts(sample_table(20_640), "train")
-    assert drawn == [10 * c for c in phantom_oct.OCTDL_COUNTS]
-    assert round(max(drawn) / min(drawn)) == 56
+    large = counts(sample_table(20_640), "train")
+    assert large == [10 * c for c in phantom_oct.OCTDL_COUNTS]
+    assert round(max(large) / min(large)) == 56
 
 
 @settings(max_examples=12, deadline=None)
@@ -89,8 +86,6 @@ def test_label_noise_is_exact_recorded_and_balanced(n, seed):
 def test_noise_is_plausible():
     table = sample_table(20_000)
     noisy = table[table["planted_noisy"]]
-    expected = 2 * (round(0.05 * 20_000 / 2) + round(0.05 * 5_000 / 2))
-    assert len(noisy) == expected == 1250
     d = class_distances()
     seen = d[noisy["planted_true_label"], noisy["label"]].mean()
     partners = SHARE * (1 - np.eye(7))
@@ -109,7 +104,9 @@ def test_nuisances_do_not_know_the_class():
 
 def test_mild_cases_are_common(table):
     sick = table[table["planted_true_label"] != CLASSES.index("NO")]
-    assert 0.1 < (sick["planted_severity"] < 0.3).mean() < 0.4
+    low, high = phantom_oct.SEVERITY_RANGE
+    assert sick["planted_severity"].between(low / 2, 1).all()
+    assert 0.1 < (sick["planted_severity"] < low + (high - low) / 3).mean() < 0.5
     between = sick.groupby("group")["planted_severity"].mean().std()
     within = sick.groupby("group")["planted_severity"].std().mean()
     assert between > 2 * within > 0
@@ -152,21 +149,26 @@ def test_distances_follow_from_the_lesion_table():
     np.testing.assert_allclose(class_distances(), np.sqrt(slow), rtol=1e-12)
 
 
-def test_bytes_do_not_depend_on_batch_threads_or_neighbours(table):
-    rows = table.iloc[::23].head(40)
+def test_bytes_do_not_depend_on_batch_or_neighbours(table):
+    rows = table.iloc[::37].head(24)
     want = draw(rows, batch=256)
-    assert want.dtype == np.uint8 and want.shape == (40, 64, 64, 3)
-    threads = torch.get_num_threads()
+    assert want.dtype == np.uint8 and want.shape == (24, 64, 64, 3)
+    for batch in (1, 7, 16):
+        assert (draw(rows, batch=batch) == want).all(), batch
+    assert (draw(rows[::-1])[::-1] == want).all()
+    assert (draw(rows.iloc[[5]], batch=3)[0] == want[5]).all()
+    assert (draw(rows.head(5), size=160, batch=1) == draw(rows.head(5), size=160)).all()
+
+
+def test_bytes_do_not_depend_on_threads(table):
+    threads, drawn = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            for batch in (1, 7, 64):
-                assert (draw(rows, batch=batch) == want).all(), (count, batch)
+            drawn.append(draw(table.tail(11)))
     finally:
         torch.set_num_threads(threads)
-    assert (draw(rows[::-1])[::-1] == want).all()
-    assert (draw(rows.iloc[[5]], batch=3)[0] == want[5]).all()
-    assert (draw(rows.head(5), size=224, batch=1) == draw(rows.head(5), size=224)).all()
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] == drawn[2]).all()
 
 
 def test_same_bytes_in_another_process():
@@ -178,12 +180,8 @@ def test_same_bytes_in_another_process():
     here = hashlib.sha256(table.to_csv().encode() + draw(table.head(24)).tobytes()).hexdigest()
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here
-
-
-def test_another_seed_is_another_data_set():
-    a, b = sample_table(60, 0), sample_table(60, 1)
-    assert not set(a["planted_seed"]) & set(b["planted_seed"])
-    assert (draw(a.head(1)) != draw(b.head(1))).any()
+    other = sample_table(60, 4)  # another seed is another data set
+    assert not set(table["planted_seed"]) & set(other["planted_seed"])
 
 
 def test_another_resolution_shows_the_same_scene(table):

@@ -1,9 +1,10 @@
 """Batched, anti-aliased drawing with signed distances: the pencil that phantoms are drawn with.
 
 Everything is a tensor over (image, row, column). A shape is a signed distance in units of the half
-image (negative inside); `Canvas.paint` turns it into coverage with an edge one pixel wide, so that a
-picture means the same at any resolution. Randomness enters only as numbers passed in: `uniforms`
-gives every image its own row of a table, so image i is the same however many are drawn.
+image (negative inside); `Canvas.paint` turns it into coverage with an edge one pixel wide, so that
+a picture means the same at any resolution. Randomness enters only as numbers passed in:
+`row_uniforms` hashes them from each image's own seed, so a picture is the same however many are
+drawn.
 """
 
 from __future__ import annotations
@@ -11,11 +12,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-
-
-def uniforms(n: int, columns: int, seed: int) -> np.ndarray:
-    """Uniform numbers (n, columns) in [0, 1); row i does not depend on n."""
-    return np.random.default_rng(seed).random((n, columns))
 
 
 class Canvas:
@@ -163,6 +159,11 @@ def lattice_noise(seed: Tensor, cells: int, size: int, stretch: tuple[int, int] 
     return torch.nn.functional.interpolate(value, size=(size, size), **mode)[:, 0]
 
 
+def row_uniforms(seed: Tensor, columns: int) -> Tensor:
+    """Uniform numbers (image, columns) in [0, 1), each row from that image's own int64 seed."""
+    return _hash01(seed[:, None] * 1_000_003 - 1 - torch.arange(columns))
+
+
 def _hash01(x: Tensor) -> Tensor:
     """Map int64 to uniform float32 in [0, 1) (splitmix64; multiplication wraps around)."""
     x = x + -7046029254386353131
@@ -170,8 +171,3 @@ def _hash01(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
     x = x ^ ((x >> 31) & 0x1FFFFFFFF)
     return ((x >> 40) & 0xFFFFFF).float() / 2**24
-
-
-def row_uniforms(seed: Tensor, columns: int) -> Tensor:
-    """Uniform numbers (image, columns) in [0, 1), each row from that image's own int64 seed."""
-    return _hash01(seed[:, None] * 1_000_003 - 1 - torch.arange(columns))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .draw import Canvas, ellipse, lattice_noise, row_uniforms
+from retention_lib.data.draw import Canvas, ellipse, lattice_noise, row_uniforms
 
 DARK, WHITE = torch.tensor([0.1]), torch.tensor([1.0])
 

@@ -16,21 +16,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .imageset import sample_ids
-from .oct_scene import Chance, draw_scene
+from retention_lib.data.imageset import sample_ids
+from retention_lib.data.oct_scene import Chance, draw_scene
 
 CLASSES = ("AMD", "DME", "ERM", "NO", "RAO", "RVO", "VID")
 PLANTED = ("occlusion", "contrast", "pose", "seed", "severity")  # what a picture is drawn from
 OCTDL_COUNTS = (1231, 147, 155, 332, 22, 101, 76)  # images per class in OCTDL, of 2,064
 
 # The knobs of difficulty.
-SEVERITY_RANGE = (0.10, 1.00)  # of a patient; below about 0.3 a lesion is hard to see at 64 px
+SEVERITY_RANGE = (0.20, 1.00)  # of a patient; below about 0.3 a lesion is hard to see at 64 px
 SEVERITY_SHAPE = (1.4, 1.3)  # beta distribution over that range; a larger first number is easier
 SEVERITY_SPREAD = 0.10  # standard deviation between images of one patient
 NOISE_SHARE = 0.05  # of each split's labels are swapped (rounded to whole pairs)
-OCCLUDED_SHARE = 0.25  # of the images have a shadow or a blink
+OCCLUDED_SHARE = 0.20  # of the images have a shadow or a blink
 CONTRAST_RANGE = (0.55, 1.05)  # signal strength
-SPECKLE = 0.40  # relative amplitude of the speckle
+SPECKLE = 0.35  # relative amplitude of the speckle
 DISTRACTOR_CHANCE = 0.20  # of each mild finding of `DISTRACTORS`, in every class alike
 MIN_TRAIN, MIN_VAL = 4, 2  # images per class; two patients each is the least that can be split
 
@@ -222,7 +222,7 @@ def draw(table: pd.DataFrame, size: int = 64, batch: int = 256) -> np.ndarray:
         raise ValueError(f"draw needs the columns {missing}; the table has {list(table.columns)}")
     if size < 16 or batch < 1:
         raise ValueError(f"size must be at least 16 and batch at least 1, got {size} and {batch}")
-    columns = {n: torch.tensor(table["planted_" + n].to_numpy()) for n in names}
+    columns = {n: torch.tensor(np.ascontiguousarray(table["planted_" + n])) for n in names}
     out = np.empty((len(table), size, size, 3), np.uint8)
     step = min(batch, max(1, 64 * 64**2 // size**2))  # what stays in the cache is drawn fastest
     for i in range(0, len(table), step):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .draw import Canvas, box, circle, ellipse, lattice_noise, segment
-from .source_paint import lay, numbers, role_canvas, weather
+from retention_lib.data.draw import Canvas, box, circle, ellipse, lattice_noise, segment
+from retention_lib.data.source_paint import lay, numbers, role_canvas, weather
 
 FINDINGS = (
     "layers", "mounds", "pits", "buried_bumps", "caves", "stones", "lens", "film", "cracks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .draw import Canvas, _hash01, box, lattice_noise
+from retention_lib.data.draw import Canvas, _hash01, box, lattice_noise
 
 HUES = ("grey", "red", "orange", "yellow", "green", "cyan", "blue", "purple")
 _HUE_RGB = torch.tensor([

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .draw import box, circle, ellipse, polygon, segment, star
+from retention_lib.data.draw import box, circle, ellipse, polygon, segment, star
 
 Parts = list[tuple[str, Tensor]]
 

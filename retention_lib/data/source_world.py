@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .draw import Canvas, box, circle, lattice_noise
-from .source_ground import FINDINGS, paint_ground
-from .source_paint import HUES, colour_of, lay, mix, numbers, role_canvas, weather
-from .source_shapes import SHAPES
+from retention_lib.data.draw import Canvas, box, circle, lattice_noise
+from retention_lib.data.source_ground import FINDINGS, paint_ground
+from retention_lib.data.source_paint import HUES, colour_of, lay, mix, numbers, role_canvas, weather
+from retention_lib.data.source_shapes import SHAPES
 
 THINGS = tuple(SHAPES)
 CLASSES = THINGS + tuple(f"ground_{name}" for name in FINDINGS)
