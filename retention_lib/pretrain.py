@@ -2,8 +2,10 @@
 
     python -m retention_lib pretrain --arch phantom_resnet18
     python -m retention_lib pretrain --arch phantom_deit
+    python -m retention_lib pretrain --arch phantom_deit --seed 1 --steps 4000 \\
+           --start-from retention_lib/weights/phantom_deit.safetensors
 
-One head per question (`lessons.QUESTIONS`) sits on the pooled features; only the backbone is kept,
+The transformer learns more slowly and goes a second time, on other pictures. One head per question (`lessons.QUESTIONS`) sits on the pooled features; only the backbone is kept,
 in half precision. A run that was cut off goes on from its checkpoint to the same weights;
 `weights/provenance.json` says how the shipped weights were made and what they know.
 """
@@ -247,6 +249,8 @@ def _publish(model: nn.Module, out: Path, record: dict) -> dict:
     }
     book = out / "provenance.json"
     known = json.loads(book.read_text()) if book.exists() else {}
+    if "start_from" in c:  # what came before stays on record
+        record["started_from"] = known.get(arch)
     known[arch] = record
     book.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     return record
