@@ -213,17 +213,16 @@ PRIMARY_SCORE = "forgetting_score"
 
 _PHANTOM = Study(
     base={
-        "n_train": 1200,
+        "n_train": 1000,  # twelve runs fit into ten minutes on two cores
         "input_size": 64,
         "epochs": 12,
-        "batch_size": 32,
-        "lr": 5e-4,
-        "warmup_epochs": 20,
-        "crop_scale": 0.7,
+        "lr": 1e-3,  # short runs of small networks: a third of it leaves clean labels unlearned
+        "crop_scale": 0.9,  # at 64 px a smaller crop cuts the marks that tell species apart
     },
     datasets=("phantom_oct", "phantom_birds"),
     archs=("phantom_resnet18", "phantom_deit"),
     seeds=(0, 1, 2),
+    overrides={"phantom_deit": {"lr": 7e-4}},  # forgets over 60 % of the birds at 1e-3
 )
 
 PROFILES = {

@@ -52,8 +52,7 @@ def test_table_invariants(n, seed):
     table = sample_table(n, seed)
     assert list(table.columns[:6]) == [c for c in SAMPLE_COLUMNS if c != "content_hash"]
     assert (table["split"] == "train").sum() == n and len(table) == n + n // 4
-    assert table["sample_id"].is_unique and table["path"].is_unique
-    assert table["planted_seed"].is_unique
+    assert all(table[c].is_unique for c in ("sample_id", "path", "planted_seed"))
     assert table["sample_id"].tolist() == sample_ids(table["path"])
     patients = table.groupby("group")
     assert patients["split"].nunique().max() == 1
@@ -245,7 +244,6 @@ def test_patients_share_their_anatomy(table):
 
 
 def test_fits_an_image_set(table):
-    rows = table.head(10)
-    pictures = draw(rows)
+    rows, pictures = table.head(10), draw(table.head(10))
     samples = rows.assign(content_hash=rows["sample_id"])
     assert ImageSet("phantom_oct", "10", CLASSES, samples, pictures).size == 64
