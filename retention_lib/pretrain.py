@@ -5,8 +5,9 @@
     python -m retention_lib pretrain --arch phantom_deit --seed 1 --steps 4000 \\
            --start-from retention_lib/weights/phantom_deit.safetensors
 
-The transformer learns more slowly and goes a second time, on other pictures. One head per question (`lessons.QUESTIONS`) sits on the pooled features; only the backbone is kept,
-in half precision. A run that was cut off goes on from its checkpoint to the same weights;
+The transformer learns more slowly and goes a second time, on other pictures. One head per question
+(`lessons.QUESTIONS`) sits on the pooled features; only the backbone is kept, in half precision. A
+run that was cut off goes on from its checkpoint to the same weights;
 `weights/provenance.json` says how the shipped weights were made and what they know.
 """
 

@@ -41,7 +41,7 @@ def test_a_profile_can_be_narrowed():
         for arch in ("phantom_resnet18", "phantom_deit")
         for seed in (1, 2)
     ]
-    assert {c.n_train for c in study.configs()} == {1200}
+    assert {c.n_train for c in study.configs()} == {1000}
 
 
 def test_a_study_without_a_profile_needs_data_and_models(capsys):
