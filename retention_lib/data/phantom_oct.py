@@ -24,13 +24,13 @@ PLANTED = ("occlusion", "contrast", "pose", "seed", "severity")  # what a pictur
 OCTDL_COUNTS = (1231, 147, 155, 332, 22, 101, 76)  # images per class in OCTDL, of 2,064
 
 # The knobs of difficulty.
-SEVERITY_RANGE = (0.12, 1.00)  # of a patient; below about 0.3 a lesion is hard to see at 64 px
+SEVERITY_RANGE = (0.28, 1.00)  # of a patient; below about 0.3 a lesion is hard to see at 64 px
 SEVERITY_SHAPE = (1.4, 1.3)  # beta distribution over that range; a larger first number is easier
 SEVERITY_SPREAD = 0.10  # standard deviation between images of one patient
 NOISE_SHARE = 0.05  # of each split's labels are swapped (rounded to whole pairs)
-OCCLUDED_SHARE = 0.22  # of the images have a shadow or a blink
+OCCLUDED_SHARE = 0.20  # of the images have a shadow or a blink
 CONTRAST_RANGE = (0.55, 1.05)  # signal strength
-SPECKLE = 0.38  # relative amplitude of the speckle
+SPECKLE = 0.30  # relative amplitude of the speckle
 DISTRACTOR_CHANCE = 0.20  # of each mild finding of `DISTRACTORS`, in every class alike
 MIN_TRAIN, MIN_VAL = 4, 2  # images per class; two patients each is the least that can be split
 
