@@ -224,7 +224,7 @@ _PHANTOM = Study(
     seeds=(0, 1, 2),
     overrides={
         "phantom_deit": {"lr": 7e-4},  # forgets over 60 % of the birds at 1e-3
-        "phantom_oct": {"warmup_epochs": 4},  # seven easy classes: more, and little is left to learn
+        "phantom_oct": {"warmup_epochs": 4},  # few classes: more, and little is left to learn
     },
 )
 
