@@ -131,7 +131,8 @@ def capture_records(
 ) -> list:
     """Records of notebook 00, from the tables of `overview` and `study.capture_cost`.
 
-    The label noise is recorded for the score `mean_error`: one for all, not the best of each.
+    The label noise is recorded for the score `mean_margin`, the published one for finding it (area
+    under the margin, Pleiss et al. 2020): one for all, not the best of each.
     """
     name, records = "capture", []
     for dataset, scale in scales.items():
@@ -165,7 +166,7 @@ def _planted(noise: pd.DataFrame, gain: pd.DataFrame, dataset: str, scale: str) 
     """What only phantoms have: label noise that is known, weights that are known to be ours."""
     records = []
     if len(noise):
-        of = noise[(noise["dataset"] == dataset) & (noise["score"] == "mean_error")]
+        of = noise[(noise["dataset"] == dataset) & (noise["score"] == "mean_margin")]
         for _, row in of.iterrows():
             quantity = f"label_noise_auc_{kind_of(row['arch'])}"
             levels = {"chance": 0.5, "planted": 1.0, "scale": scale}

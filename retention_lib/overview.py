@@ -187,7 +187,7 @@ def trace_shapes(traces: Traces, view: str = "clean") -> pd.DataFrame:
 
 
 #: Scores that ought to show mislabelled images: hard ones are learned late, or never.
-NOISE_SCORES = ("forgetting_score", "mean_error", "learned_epoch", "mean_loss")
+NOISE_SCORES = ("forgetting_score", "mean_error", "learned_epoch", "mean_loss", "mean_margin")
 
 
 def label_noise_auc(traces: Traces) -> pd.DataFrame:

@@ -104,7 +104,9 @@ def learning_curves(
     unit = " [nat]" if measure == "loss" else ""
     ax.set(xlabel="epoch (0 = after head warm-up)", ylabel=measure.replace("_", " ") + unit)
     _whole_epochs(ax)
-    ax.legend()
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.6 * (high - low), high)  # room for the legend below the curves
+    ax.legend(loc="lower right")
     return ax
 
 
