@@ -176,7 +176,7 @@ def test_committed_identities_are_consistent():
     assert listed["cub"] == listed["known"]["cub/classes-001-050"]["identity"]
     totals = {
         name: [sum(entry["counts"][split].values()) for split in ("train", "val")]
-        for name, entry in known["known"].items()
+        for name, entry in listed["known"].items()
     }
     assert totals == {"octdl/official": [1651, 413], "cub/classes-001-050": [1500, 1389]}
 
