@@ -213,7 +213,7 @@ PRIMARY_SCORE = "forgetting_score"
 
 _PHANTOM = Study(
     base={
-        "n_train": 1000,  # twelve runs fit into ten minutes on two cores
+        "n_train": 1000,  # twelve runs took eleven minutes on two cores
         "input_size": 64,
         "epochs": 12,
         "lr": 1e-3,  # short runs of small networks: a third of it leaves clean labels unlearned
