@@ -20,7 +20,9 @@ def test_make_targets_named_in_the_readme_exist():
 
 
 def test_make_help_lists_every_target_with_a_comment():
-    shown = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True).stdout
+    # Under `make test` a nested make would announce the folder it enters.
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True).stdout
     targets = re.findall(r"^([a-z-]+):.*##", (paths.ROOT / "Makefile").read_text(), re.M)
     assert [line.split()[0] for line in shown.splitlines()] == targets
 
