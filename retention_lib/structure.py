@@ -11,14 +11,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from retention_lib.config import LITERAL, RETENTION, SIGNALS, TraceConvention
+from retention_lib import rivals, simulate
+from retention_lib.config import LITERAL, RETENTION, TraceConvention
 from retention_lib.convention import retention_trace
-from retention_lib.decay import DecayFit, fit_decay
+from retention_lib.decay import MODELS, DecayFit, fit_decay
 from retention_lib.intervals import bootstrap, t_interval
 from retention_lib.traces import Traces
-
-#: What is done with the R^2 of a constant trace, which is undefined: nothing, 1 or 0.
-FLAT = {"left out": np.nan, "as 1": 1.0, "as 0": 0.0}
 
 
 def fit(
@@ -26,7 +24,7 @@ def fit(
 ) -> DecayFit:
     """Fit a decay curve to every retention trace of `correct`, (run, epoch, sample)."""
     r, mask = retention_trace(correct, convention)
-    return fit_decay(r, mask=None if mask.all() else mask, model=model)
+    return fit_decay(r, mask=None if mask.all() else mask, model=model, loss=convention.loss)
 
 
 def r2_values(traces: Traces, model: str = "exponential") -> pd.DataFrame:
@@ -139,66 +137,57 @@ def other_seed_r2(correct: np.ndarray, arch: np.ndarray) -> np.ndarray:
     return out
 
 
-def r2_by_convention(traces: Traces) -> pd.DataFrame:
-    """Mean R^2 per architecture under every reading of "fitted to each sample's retention trace".
+def predictors() -> dict[str, rivals.Predictor]:
+    """The curves that notebook 02 lets predict: one per sample, and one for all samples."""
+    return {
+        "exponential": rivals.decay_predictor("exponential"),
+        "exponential_floor": rivals.decay_predictor("exponential_floor"),
+        "one exponential_floor for all": rivals.decay_predictor("exponential_floor", pooled=True),
+    }
+
+
+def fit_statuses(traces: Traces) -> pd.DataFrame:
+    """What became of the traces under both conventions, as shares.
 
     Returns
     -------
     DataFrame
-        One row per architecture and reading: `origin`, `signal`, `model`, `flat_r2` (what a
-        constant trace counts as), `arch`, `r2` (mean over samples, then over seeds), `median_r2`,
-        `flat` (share of constant traces), `primary` (the convention that carries the verdict).
+        One row per architecture and convention: `traces` (in the population), the share of each
+        `decay.Status` of the plain exponential, `rise` (share of `exponential_signed` fits whose
+        curve rises) and `persistence` (see `simulate.estimate_persistence`).
     """
     correct, arch = traces.correct(LITERAL.view), traces.runs["arch"].to_numpy()
-    readings = [TraceConvention(signal=s) for s in SIGNALS] + [RETENTION]
     rows = []
-    for convention in readings:
-        for model in ("exponential", "exponential_floor"):
-            found = fit(correct, convention, model)
+    for name in dict.fromkeys(arch):
+        of = correct[arch == name]
+        for label, convention in (("literal", LITERAL), ("retention", RETENTION)):
+            found, free = fit(of, convention), fit(of, convention, "exponential_signed")
             fitted = found.n_epochs > 0
-            for name in dict.fromkeys(arch):
-                r2, here = found.r2[arch == name], fitted[arch == name]
-                for how, value in FLAT.items():
-                    filled = np.where(np.isnan(r2) & here, value, r2)
-                    rows.append(
-                        {
-                            "origin": convention.origin,
-                            "signal": convention.signal,
-                            "model": model,
-                            "flat_r2": how,
-                            "arch": name,
-                            "r2": _mean(np.array([_mean(row) for row in filled])),
-                            "median_r2": float(pd.Series(filled.ravel()).median()),
-                            "flat": float(np.isnan(r2)[here].mean()) if here.any() else np.nan,
-                            "primary": convention == LITERAL
-                            and model == "exponential"
-                            and how == "left out",
-                        }
-                    )
+            row = {"arch": name, "convention": label, "traces": int(fitted.sum())}
+            share = found.counts().drop("excluded") / max(1, fitted.sum())
+            row |= share[share > 0].to_dict()
+            row["rise"] = float(free.rises[fitted].mean()) if fitted.any() else np.nan
+            rows.append(row | {"persistence": simulate.estimate_persistence(of)})
     return pd.DataFrame(rows)
 
 
-def readings_table(readings: pd.DataFrame) -> pd.DataFrame:
-    """`r2_by_convention` with one column per architecture, and the difference last minus first.
+def model_weights(traces: Traces) -> pd.DataFrame:
+    """`rivals.aicc_weights` of every model under `RETENTION`, over traces that vary.
 
     Returns
     -------
     DataFrame
-        One row per data set and reading: `mean <arch>` of each, `difference` of the last minus the
-        first, `median <arch>` of each; empty if `readings` is.
+        One row per architecture and model.
     """
-    if readings.empty:
-        return readings
-    by = ["dataset", "origin", "signal", "model", "flat_r2"]
-    archs = list(dict.fromkeys(readings["arch"]))
-    wide = readings.pivot_table(
-        index=by, columns="arch", values=["r2", "median_r2"], sort=False, dropna=False
-    )
-    out = pd.DataFrame({f"mean {a}": wide["r2", a] for a in archs})
-    out["difference"] = out.iloc[:, -1] - out.iloc[:, 0]
-    for a in archs:
-        out[f"median {a}"] = wide["median_r2", a]
-    return out.dropna(how="all")
+    correct, arch = traces.correct(RETENTION.view), traces.runs["arch"].to_numpy()
+    tables = []
+    for name in dict.fromkeys(arch):
+        found = {model: fit(correct[arch == name], RETENTION, model) for model in MODELS}
+        varies = np.isfinite(found["constant"].r2) | (found["constant"].sse > 0)
+        likelihood = {model: f.log_likelihood[varies] for model, f in found.items()}
+        n_epochs = found["constant"].n_epochs[varies]
+        tables.append(rivals.aicc_weights(likelihood, MODELS, n_epochs).assign(arch=name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def retention_curves(traces: Traces) -> pd.DataFrame:

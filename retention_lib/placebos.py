@@ -1,0 +1,115 @@
+"""What R^2 comes to where there is no forgetting to explain: placebos beside the real traces.
+
+Held-out images were never trained on and cannot be forgotten; shuffled epochs keep only how often a
+sample is right; curveball redraws keep every epoch's accuracy and every sample's total, so that
+"some epochs are worse, some samples harder" is all they contain.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from retention_lib.config import LITERAL
+from retention_lib.convention import retention_trace
+from retention_lib.decay import fit_decay
+from retention_lib.intervals import permutation_p
+from retention_lib.nulls import redraws
+from retention_lib.traces import Traces
+
+
+def mean_r2(correct: np.ndarray, model: str = "exponential") -> float:
+    """Mean R^2 under the literal convention over all traces that vary, NaN if none does.
+
+    Parameters
+    ----------
+    correct : bool, (epoch, sample)
+    """
+    r2 = _r2(correct, model)
+    known = np.isfinite(r2)
+    return float(r2[known].mean()) if known.any() else np.nan
+
+
+def _r2(correct: np.ndarray, model: str) -> np.ndarray:
+    r, mask = retention_trace(correct, LITERAL)
+    return fit_decay(r > 0 if mask.all() else r, mask=None if mask.all() else mask, model=model).r2
+
+
+def redrawn_r2(
+    correct: np.ndarray, rng: np.random.Generator, draws: int, model: str = "exponential"
+) -> np.ndarray:
+    """Mean R^2 of margin-preserving redraws of one run, (draw,).
+
+    Parameters
+    ----------
+    correct : bool, (epoch, sample)
+    """
+    means = []
+    for batch in redraws(correct, rng, draws):  # (draw, epoch, sample)
+        together = batch.transpose(1, 0, 2).reshape(batch.shape[1], -1)
+        r2 = _r2(together, model).reshape(len(batch), -1)
+        known = np.isfinite(r2)
+        means.append(np.where(known, r2, 0).sum(1) / np.maximum(known.sum(1), 1))
+    return np.concatenate(means)
+
+
+def placebo_table(
+    traces: Traces,
+    held_out: dict[str, Traces],
+    rng: np.random.Generator,
+    draws: int = 1999,
+    model: str = "exponential",
+) -> pd.DataFrame:
+    """Mean R^2 of the real traces beside its three placebos.
+
+    Parameters
+    ----------
+    traces : Traces
+        Training samples of one data set's runs.
+    held_out : dict of Traces
+        Held-out samples of the same runs, by data set.
+    draws : int
+        Curveball redraws of every run; 1,999 leave p-values of 0.0005.
+
+    Returns
+    -------
+    DataFrame
+        One row per architecture and per difference ("B - A"): `quantity`; `r2`, mean over seeds;
+        `held_out`, and `held_out_n` traces that vary; `shuffled`, after each trace's epochs were
+        permuted once; `curveball`, mean of the redraws, with the central 95 % from
+        `curveball_low` to `curveball_high`; `p`, two-sided, of the real value among the redraws;
+        `draws`.
+    """
+    correct, arch = traces.correct(LITERAL.view), traces.runs["arch"].to_numpy()
+    held_out = held_out[traces.runs["dataset"].iloc[0]]
+    if traces.runs["key"].tolist() != held_out.runs["key"].tolist():
+        raise ValueError(
+            "training and held-out traces must be of the same runs in the same order, got "
+            f"{traces.runs['key'].tolist()} and {held_out.runs['key'].tolist()}"
+        )
+    outside = held_out.correct(LITERAL.view)
+    values = {
+        "r2": [[mean_r2(c, model)] for c in correct],
+        "held_out": [[mean_r2(c, model)] for c in outside],
+        "shuffled": [[mean_r2(c, model)] for c in rng.permuted(correct, axis=1)],
+    }
+    table = {k: _over_seeds(np.array(v), arch) for k, v in values.items()}
+    nulls = _over_seeds(np.stack([redrawn_r2(c, rng, draws, model) for c in correct]), arch)
+    varying = (np.ptp(outside, axis=1) > 0).sum(1)  # (run,)
+    rows = []
+    for quantity, null in nulls.items():
+        row = {"quantity": quantity} | {k: float(v[quantity][0]) for k, v in table.items()}
+        row["held_out_n"] = int(varying[np.isin(arch, quantity.split(" - "))].sum())
+        low, high = np.quantile(null, [0.025, 0.975])
+        row |= {"curveball": null.mean(), "curveball_low": low, "curveball_high": high}
+        row["p"] = permutation_p(row["r2"], null, "two-sided")
+        rows.append(row | {"draws": draws})
+    return pd.DataFrame(rows)
+
+
+def _over_seeds(values: np.ndarray, arch: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean over the runs of each architecture, and differences; `values` is (run, draw)."""
+    out = {name: values[arch == name].mean(0) for name in dict.fromkeys(arch)}
+    return out | {f"{b} - {a}": out[b] - out[a] for a, b in combinations(list(out), 2)}
