@@ -22,19 +22,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from retention_lib.chebyshev import PerTrace, Shared, polish
 from retention_lib.linear import Corners, best, fewest, pairs, weigh
 
 #: Distance of the nodes in u = log lambda. Least squares on 31 epochs, noise alone included, first
 #: lost a minimum at 0.5.
 SPACING = 0.3
-#: Degree of the polynomials. A curve in t exp(u) is analytic in u within about pi / 2 of the real
-#: axis, so at this spacing every degree gains a digit.
-_DEGREE = 10
-#: Newton stops after a step of this share of the spacing: it leaves about the square of it.
-_STEP = 1e-5
-#: Without Newton the bracket is closed to this share of the spacing.
-_CLOSED = 1e-9
-#: A slope below this share of the loss is rounding, and so is a difference of two losses.
+#: Losses that differ by no more than this share are equal: rounding.
 _ROUNDING = 2e-15
 #: Traces at a time in passes over (epoch, trace) on a CPU, so that they stay in its cache.
 _BLOCK = 2048
@@ -105,7 +99,7 @@ def minimise(
     steps = max(2, math.ceil((high - low) / spacing))
     nodes = torch.linspace(low, high, steps + 1, dtype=torch.float64, device=y.device)
     family, q, corners = _reduced(basis, y, t, nodes, vertices)
-    moments = (_Shared if t.shape[1] == 1 else _PerTrace)(family, q, w, t, nodes)
+    moments = (Shared if t.shape[1] == 1 else PerTrace)(family, q, w, t, nodes)
     minimal = torch.empty(len(nodes), y.shape[1], dtype=torch.bool, device=y.device)
     first = []
     for part in _blocks(y):
@@ -115,7 +109,7 @@ def minimise(
     flat = minimal.view(-1).nonzero().squeeze(1)  # ascending in node, then in trace
     node = flat // max(1, y.shape[1])
     trace = flat - node * y.shape[1]
-    x, loss = _polish(moments.polynomials(node, trace), node, steps, corners)
+    x, loss = polish(moments.polynomials(node, trace), node, steps, corners)
     u = nodes[node.clamp(1, steps - 1)] + x * (nodes[1] - nodes[0])
     u = _best_of_each(u.clamp_(nodes[0], nodes[-1]), loss, trace, torch.cat(first), nodes[0])
     found = [
@@ -214,3 +208,14 @@ def _minima(loss):
     minimal[0], minimal[-1] = ~falls[0], falls[-1]
     torch.gt(falls[:-1], falls[1:], out=minimal[1:-1])
     return minimal
+
+
+def _best_of_each(u, loss, trace, first, lowest):
+    """The u of the least loss of every trace, the smallest of equals."""
+    least = torch.full_like(first, math.inf).scatter_reduce_(0, trace, loss, "amin")
+    limit = least + _ROUNDING * least.abs()
+    last = len(u) - 1  # where no loss is a number
+    order = torch.arange(len(u), device=u.device)
+    order = torch.where(loss <= limit[trace], order, last)
+    pick = torch.full_like(least, last, dtype=order.dtype).scatter_reduce_(0, trace, order, "amin")
+    return torch.where(first <= limit, lowest, u[pick])

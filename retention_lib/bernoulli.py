@@ -120,10 +120,10 @@ def profile(
     elif len(curve.vertices) == 1:
         c, loglik = _point(u), _line_loglik(u, w * y, w * (1 - y), s)
     else:
-        corners, (hit, w, s) = corners_of(curve, y), rows(y, w, s)
+        corners, (sign, w, s) = corners_of(curve, y), rows(y, w, s)
         e, p = mixture(s, u)
-        ab = best_mixture(corners.mean(0).expand(-1, y.shape[1]), e, p, hit, w, corners, FINE)
-        c, loglik = torch.stack([ab[0], ab[1] - ab[0]]), loglik_of(ab, e, p, hit, w)
+        ab = best_mixture(corners.mean(0).expand(-1, y.shape[1]), e, p, sign, w, corners, FINE)
+        c, loglik = torch.stack([ab[0], ab[1] - ab[0]]), loglik_of(ab, e, p, sign, w)
     return c, torch.where(dead, -math.inf, loglik)
 
 

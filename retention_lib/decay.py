@@ -1,114 +1,26 @@
-"""Batched least-squares fits of forgetting curves: all samples at once, one path for CPU and CUDA.
-
-The curves share one form, with g the part that can be lost and lambda the decay constant,
-
-    R(t) = 1 - g (1 - exp(-lambda t)),
-
-where g = 1 is the plain exponential and g = 1 - floor the exponential with floor.
-"""
+"""Batched fits of forgetting curves: all samples at once, one path for CPU and CUDA."""
 
 from __future__ import annotations
 
-import enum
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 
-from retention_lib.separable import TOLERANCE, best_fit
+from retention_lib.config import LOSSES
+from retention_lib.decay_chunk import MODELS, Job, fit_columns
+from retention_lib.decay_result import DecayFit, Status
+from retention_lib.intervals import check_level
 
-#: Free parameters of each model.
-MODELS = {"constant": 1, "exponential": 1, "exponential_floor": 2}
+__all__ = ["LAMBDA_BOUNDS", "LOSSES", "MODELS", "DecayFit", "Status", "fit_decay"]
+
 #: Search range of lambda [1 / unit of t]: a half-life from 0.07 to 7,000 epochs.
 LAMBDA_BOUNDS = (1e-4, 10.0)
-#: Grid spacing in log lambda; minima of sums of exponentials lie much farther apart.
-_SPACING = 0.18
-
-
-class Status(enum.IntEnum):
-    """What became of one trace; `message` says it in words."""
-
-    OK = 0, "optimum inside the bounds"
-    AT_BOUND = 1, "lambda at a bound of its search range: it is at most or at least that"
-    FLAT = 2, "constant trace, R^2 undefined; if all ones, never forgotten and lambda censored"
-    NEVER_LEARNED = 3, "all zeros: nothing was learned that could be forgotten, R^2 undefined"
-    TOO_SHORT = 4, "no more epochs than parameters, not fitted"
-    EXCLUDED = 5, "no epoch in the mask: outside the population or never shown, not fitted"
-    FAILED = 6, "NaN or infinity inside the mask, not fitted"
-
-    def __new__(cls, value: int, message: str):
-        member = int.__new__(cls, value)
-        member._value_, member.message = value, message
-        return member
-
-
-@dataclass(frozen=True, eq=False)
-class DecayFit:
-    """Fitted curves, one per trace; arrays are `(sample,)` or `(run, sample)`.
-
-    Attributes
-    ----------
-    model : str
-        `constant`, `exponential` or `exponential_floor`.
-    bounds : tuple of float
-        Search range of lambda [1 / unit of t].
-    params : dict of ndarray
-        `decay_constant` [1 / unit of t] and, by model, `floor` or `level`. Also given for flat
-        and never-learned traces, where it is the optimum within the bounds (lambda at the lower
-        bound for a trace of ones); NaN where not fitted.
-    sse : ndarray
-        Sum of squared residuals.
-    r2 : ndarray
-        1 - SSE / (sum of squares about the mean). Descriptive, negative where a constant would
-        fit better, NaN for constant traces.
-    status : ndarray of int8
-        Values of `Status`.
-    n_epochs : ndarray of int32
-        Epochs that entered the fit.
-    """
-
-    model: str
-    bounds: tuple[float, float]
-    params: dict[str, np.ndarray]
-    sse: np.ndarray
-    r2: np.ndarray
-    status: np.ndarray
-    n_epochs: np.ndarray
-
-    @property
-    def decay_constant(self) -> np.ndarray:
-        """Lambda [1 / unit of t]; NaN throughout for the constant model."""
-        return self.params["decay_constant"]
-
-    def counts(self) -> pd.Series:
-        """Number of traces per status, all statuses listed, indexed by lower-case name."""
-        n = np.bincount(self.status.ravel(), minlength=len(Status))
-        return pd.Series(n, index=[s.name.lower() for s in Status], name="traces")
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per trace: `run` (if any), `sample`, parameters, sse, r2, n_epochs, status."""
-        index = np.indices(self.status.shape, dtype=np.int32).reshape(self.status.ndim, -1)
-        names = ("run", "sample")[-self.status.ndim :]
-        columns = dict(zip(names, index, strict=True)) | {
-            name: values.ravel()
-            for name, values in (*self.params.items(), ("sse", self.sse), ("r2", self.r2))
-        }
-        status = pd.Categorical.from_codes(self.status.ravel(), [s.name.lower() for s in Status])
-        return pd.DataFrame(columns | {"n_epochs": self.n_epochs.ravel(), "status": status})
-
-    def predict(self, t) -> np.ndarray:
-        """The fitted curves at times `t` (epoch,), as `(..., epoch, sample)`; NaN if not fitted."""
-        t = np.asarray(t, float)[:, None]
-        if self.model == "constant":
-            return np.repeat(self.params["level"][..., None, :], len(t), axis=-2)
-        floor = self.params.get("floor", np.zeros_like(self.sse))[..., None, :]
-        return floor + (1 - floor) * np.exp(-self.decay_constant[..., None, :] * t)
-
-    def __repr__(self):
-        found = ", ".join(f"{n:,} {name}" for name, n in self.counts().items() if n)
-        return f"DecayFit({self.model}, {self.status.size:,} traces: {found or 'none'})"
+#: What every fit has besides parameters and their standard errors.
+_PER_TRACE = (
+    *("sse", "r2", "log_likelihood", "aicc", "decay_low", "decay_high"),
+    *("status", "n_epochs"),
+)
 
 
 def fit_decay(
@@ -116,30 +28,51 @@ def fit_decay(
     t=None,
     mask=None,
     model: str = "exponential",
+    loss: str = "least_squares",
     *,
+    weights=None,
     bounds: tuple[float, float] = LAMBDA_BOUNDS,
+    level: float | None = None,
     device: str | torch.device = "cpu",
     chunk: int | None = None,
 ) -> DecayFit:
-    """Fit one forgetting curve to every retention trace by least squares, to its global optimum.
+    """Fit one forgetting curve to every retention trace, to its global optimum.
 
-    `constant`: R = c. `exponential`: R = exp(-lambda t). `exponential_floor`:
-    R = f + (1 - f) exp(-lambda t) with 0 <= f <= 1.
+    ====================== ======================================= =====================
+    model                  R(t)                                    limits
+    ====================== ======================================= =====================
+    constant               level
+    exponential            exp(-lambda t)
+    exponential_floor      f + (1 - f) exp(-lambda t)              0 <= f <= 1
+    exponential_amplitude  f + a exp(-lambda t)                    a, f >= 0, a + f <= 1
+    exponential_signed     the same, a of either sign: may rise    0 <= f, a + f <= 1
+    power                  (1 + t)^-b
+    weibull                exp(-(lambda t)^k), lambda = 1 / tau    0.1 <= k <= 10
+    change_point           before, then after, from one epoch on
+    ====================== ======================================= =====================
 
     Parameters
     ----------
     r : array, (epoch, sample) or (run, epoch, sample)
-        Retention traces, any numeric or boolean type; computed in float64.
-    t : array, (epoch,), optional
+        Retention traces, any numeric or boolean type; computed in float64. In 0..1 for the
+        Bernoulli loss.
+    t : array, (epoch,) or the shape of `r`, optional
         Times since the origin, increasing and not negative; 0, 1, 2, ... epochs by default.
     mask : bool, same shape as `r`, optional
         Entries to fit; all by default. A NaN inside the mask makes the trace `FAILED`.
     model : str
+        A key of `MODELS`.
+    loss : {"least_squares", "bernoulli"}
+    weights : array, (epoch,) or the shape of `r`, optional
+        Factor of each entry's loss, not negative; 0 leaves it out.
     bounds : (float, float)
-        Search range of lambda, per unit of `t`.
+        Search range of lambda, or of b for the power law, per unit of `t`.
+    level : float, optional
+        Confidence of profile intervals, with standard errors; without it there are neither, which
+        is faster.
     device : str or torch.device
     chunk : int, optional
-        Traces at a time, which bounds the memory: about 3 kB each at 30 epochs.
+        Traces at a time, which bounds the memory: a few kB each at 30 epochs.
 
     Returns
     -------
@@ -148,7 +81,12 @@ def fit_decay(
     Raises
     ------
     ValueError
-        On an unknown model, shapes that do not fit together, or impossible times or bounds.
+        On an unknown model or loss, shapes that do not fit together, impossible times, weights,
+        bounds or level, or values outside 0..1 for the Bernoulli loss.
+
+    Notes
+    -----
+    Binary traces that are equal, mask and all, are fitted once and share the result.
 
     References
     ----------
@@ -161,91 +99,101 @@ def fit_decay(
     >>> float(fit_decay(r).decay_constant[0].round(6))
     0.2
     """
-    r, t, mask = _check(r, t, mask, model, bounds)
+    r, t, w = _check(r, t, mask, weights, model, loss, bounds, level)
     device = torch.device(device)
     if chunk is None:  # a CPU's cache; a GPU wants to be filled
-        chunk = 4096 if device.type == "cpu" else 1 << 18
+        chunk = 8192 if device.type == "cpu" else 1 << 18
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 trace, got {chunk}")
-    n_nodes = max(2, math.ceil(math.log(bounds[1] / bounds[0]) / _SPACING) + 1)
-    nodes = torch.linspace(*map(math.log, bounds), n_nodes, dtype=torch.float64, device=device)
-    times = torch.as_tensor(t, device=device)
-    shape = r.shape[:-2] + r.shape[-1:]
-    out = {name: np.full(shape, np.nan) for name in ("decay_constant", "lost", "mean", "sse", "r2")}
-    out |= {"status": np.zeros(shape, np.int8), "n_epochs": np.zeros(shape, np.int32)}
+    job = Job(model, loss, tuple(map(float, bounds)), level)
+    shape, out = r.shape[:-2] + r.shape[-1:], {}
     for run in np.ndindex(r.shape[:-2]):
-        for start in range(0, shape[-1], chunk):
-            part = (..., slice(start, start + chunk))
-            y = _to_device(r[run][part], device)
-            w = None if mask is None else _to_device(mask[run][part], device)
-            for name, values in _fit_chunk(y, w, times, model, nodes).items():
-                out[name][run][part] = values.cpu().numpy()
-    params = {"decay_constant": out["decay_constant"]}
-    if model == "constant":
-        params["level"] = out["mean"]
-    elif model == "exponential_floor":
-        params["floor"] = 1 - out["lost"]
-    kept = {name: out[name] for name in ("sse", "r2", "status", "n_epochs")}
-    return DecayFit(model, tuple(map(float, bounds)), params, **kept)
+        y, own_t = r[run], t if t.ndim == 1 else t[run]
+        own_w = w if w is None or w.ndim == 1 else w[run]
+        first, place = _distinct(y, own_w) if own_t.ndim == 1 else (None, None)
+        if first is not None:
+            y, own_w = y[:, first], own_w if own_w is None or own_w.ndim == 1 else own_w[:, first]
+        for name, values in fit_columns(job, y, own_w, own_t, device, chunk).items():
+            if name not in out:
+                out[name] = np.empty(shape, values.dtype)
+            out[name][run] = values if place is None else values[place]
+    return _result(job, out)
 
 
-def _check(r, t, mask, model, bounds):
+def _check(r, t, mask, weights, model, loss, bounds, level):
     """The arguments as arrays, or a ValueError that quotes what came and what was expected."""
     r = np.asanyarray(r)
     if model not in MODELS:
         raise ValueError(f"model must be one of {list(MODELS)}, got {model!r}")
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
     if r.ndim not in (2, 3):
         raise ValueError(f"r must be (epoch, sample) or (run, epoch, sample), got shape {r.shape}")
     if r.dtype.kind not in "biuf":
         raise ValueError(f"r must be numeric or boolean, got {r.dtype}")
     t = np.arange(r.shape[-2], dtype=float) if t is None else np.array(t, dtype=float)
-    if t.shape != (r.shape[-2],):
-        raise ValueError(f"t must have shape ({r.shape[-2]},) for r of {r.shape}, got {t.shape}")
-    if not (np.isfinite(t).all() and (t >= 0).all() and (np.diff(t) > 0).all()):
+    if t.shape not in (r.shape[-2:-1], r.shape):
+        raise ValueError(f"t must have shape ({r.shape[-2]},) or {r.shape}, got {t.shape}")
+    steps = np.diff(t, axis=-1 if t.ndim == 1 else -2)
+    if not (np.isfinite(t).all() and (t >= 0).all() and (steps > 0).all()):
         raise ValueError(f"t must be finite, not negative and strictly increasing, got {t}")
+    w = _weights(r, mask, weights)
+    if not 0 < bounds[0] < bounds[1] < math.inf:
+        raise ValueError(f"bounds must satisfy 0 < low < high < infinity, got {bounds}")
+    if level is not None:
+        check_level(level)
+    if loss == "bernoulli" and not (np.nanmin(r, initial=0) >= 0 and np.nanmax(r, initial=1) <= 1):
+        raise ValueError(
+            f"the Bernoulli loss takes r in 0..1, got {np.nanmin(r)} to {np.nanmax(r)}"
+        )
+    return r, t, w
+
+
+def _weights(r, mask, weights):
+    """Mask and weights as one array, or None if both are absent."""
     if mask is not None:
         mask = np.asanyarray(mask)
         if mask.shape != r.shape or mask.dtype != bool:
             raise ValueError(f"mask must be bool of shape {r.shape}, got {mask.dtype} {mask.shape}")
-    if not 0 < bounds[0] < bounds[1] < math.inf:
-        raise ValueError(f"bounds must satisfy 0 < low < high < infinity, got {bounds}")
-    return r, t, mask
+    if weights is None:
+        return mask
+    weights = np.asarray(weights, float)
+    if weights.shape not in (r.shape[-2:-1], r.shape):
+        raise ValueError(
+            f"weights must have shape ({r.shape[-2]},) or {r.shape}, got {weights.shape}"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"weights must be finite and not negative, got {weights}")
+    if mask is None:
+        return weights
+    return mask * (weights[:, None] if weights.ndim == 1 else weights)
 
 
-def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy in the narrow type it is stored in, widen on the device."""
-    return torch.from_numpy(np.array(array, order="C")).to(device).to(torch.float64)
+def _distinct(y, w):
+    """Rows of the first of each set of equal binary columns, and every column's place among them.
+
+    (None, None) where values or weights are not binary, or where next to nothing would be saved.
+    """
+    shared = w is None or w.ndim == 1
+    planes = [y] if shared else [y, w]
+    if y.shape[1] < 2 or not all(_binary(p[:, :256]) and _binary(p) for p in planes):
+        return None, None
+    if y.dtype.kind == "f" and np.isnan(y).any():  # within the mask they make a trace fail
+        planes.append(np.isnan(y))
+    packed = np.packbits(np.concatenate([p == 1 for p in planes]), axis=0)
+    codes = np.ascontiguousarray(packed.T).view(np.dtype((np.void, len(packed)))).ravel()
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    return (first, place) if len(first) < 0.9 * y.shape[1] else (None, None)
 
 
-def _fit_chunk(y, w, t, model: str, nodes) -> dict[str, torch.Tensor]:
-    """Fit the columns of `y` (epoch, sample), with weights `w` of 0 and 1 or None for all ones."""
-    broken = ~y.isfinite()
-    if w is not None:
-        broken &= w > 0
-    failed = broken.any(0)
-    w = torch.ones_like(y[:, :1]) if w is None else w
-    y = torch.where(y.isfinite() & (w > 0), y, 0.0)
-    n = w.sum(0).expand(y.shape[1])
-    mean = (w * y).sum(0) / n
-    sst = (w * (y - mean) ** 2).sum(0)
-    high = torch.where(w > 0, y, -math.inf).amax(0)
-    low = torch.where(w > 0, y, math.inf).amin(0)
-    flat = high - low <= 1e-12 * torch.maximum(high.abs(), low.abs())
-    if model == "constant":
-        lam, lost, sse = torch.full_like(mean, math.nan), torch.full_like(mean, math.nan), sst
-    else:
-        lam, lost, sse = best_fit(1 - y, w, t, nodes, 0.0 if model == "exponential_floor" else 1.0)
-    at_bound = (lam.log() - nodes[0] <= TOLERANCE) | (nodes[-1] - lam.log() <= TOLERANCE)
-    status = torch.where(at_bound, int(Status.AT_BOUND), int(Status.OK))
-    for holds, code in (  # the later, the stronger
-        (flat, Status.FLAT),
-        (flat & (high == 0), Status.NEVER_LEARNED),
-        (n <= MODELS[model], Status.TOO_SHORT),
-        (n == 0, Status.EXCLUDED),
-        (failed, Status.FAILED),
-    ):
-        status = torch.where(holds, int(code), status)
-    fitted = {"decay_constant": lam, "lost": lost, "mean": mean, "sse": sse}
-    fitted["r2"] = torch.where(flat, math.nan, 1 - sse / sst)
-    out = {k: torch.where(status >= Status.TOO_SHORT, math.nan, v) for k, v in fitted.items()}
-    return out | {"status": status.to(torch.int8), "n_epochs": n.to(torch.int32)}
+def _binary(values) -> bool:
+    if values.dtype == bool:
+        return True
+    return bool(((values == 0) | (values == 1) | (values != values)).all())  # NaN passes
+
+
+def _result(job: Job, out: dict[str, np.ndarray]) -> DecayFit:
+    """Sort the arrays of a fit into a `DecayFit`."""
+    se = {name.removesuffix("_se"): out.pop(name) for name in list(out) if name.endswith("_se")}
+    own = {name: out.pop(name) for name in _PER_TRACE}
+    return DecayFit(job.model, job.loss, job.bounds, job.level, params=out, se=se, **own)

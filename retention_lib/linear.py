@@ -70,9 +70,7 @@ def pairs(size: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(size) for j in range(i, size)]
 
 
-def best(
-    b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners, face: bool = False
-) -> Best:
+def best(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners, face: bool = False) -> Best:
     """Minimise c'Gc - 2 c'b over the convex hull of `corners`, or over all c for None.
 
     Parameters

@@ -38,40 +38,43 @@ def mixture(s: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows(y: Tensor, w: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What was right (bool), weight and s; a fractional y is two rows, right and wrong."""
+    """Sign (1 right, -1 wrong), weight and s; a fractional y is two rows, right and wrong."""
     if ((y == 0) | (y == 1)).all():
-        return y == 1, w, s
-    return torch.cat([y >= 0, y < 0]), torch.cat([w * y, w * (1 - y)]), torch.cat([s, s])
+        return 2 * y - 1, w, s
+    sign = torch.ones_like(y)
+    return torch.cat([sign, -sign]), torch.cat([w * y, w * (1 - y)]), torch.cat([s, s])
 
 
-def _odds(ab: Tensor, e: Tensor, p: Tensor, hit: Tensor) -> Tensor:
+def _odds(ab: Tensor, e: Tensor, p: Tensor, sign: Tensor) -> Tensor:
     """Probability (row, trace) of what was observed: R where right, 1 - R where wrong."""
     if e.shape[1] == 1:
         ep = torch.cat([e, p], 1)
-        return torch.where(hit, ep @ ab, ep @ (1 - ab)).clamp_min_(1e-300)
-    r, miss = ab[0] * e + ab[1] * p, (1 - ab[0]) * e + (1 - ab[1]) * p
-    return torch.where(hit, r, miss).clamp_min_(1e-300)
+        r, miss = ep @ ab, ep @ (1 - ab)
+    else:
+        r, miss = ab[0] * e + ab[1] * p, (1 - ab[0]) * e + (1 - ab[1]) * p
+    # For weights of 0 and 1 `lerp` is exact, and many times faster than `where`.
+    return torch.lerp(miss, r, sign.clamp_min(0)).clamp_min_(1e-300)
 
 
-def loglik_of(ab: Tensor, e: Tensor, p: Tensor, hit: Tensor, w: Tensor) -> Tensor:
+def loglik_of(ab: Tensor, e: Tensor, p: Tensor, sign: Tensor, w: Tensor) -> Tensor:
     """Sum of w log q, (trace,)."""
-    return (w * _odds(ab, e, p, hit).log_()).sum(0)
+    return (w * _odds(ab, e, p, sign).log_()).sum(0)
 
 
-def search(hit: Tensor, w: Tensor, s: Tensor, bounds, corners: Tensor):
+def search(sign: Tensor, w: Tensor, s: Tensor, bounds, corners: Tensor):
     """u = log lambda, (a, b) and log-likelihood of the global maximum: grid, polish, choose."""
-    n = hit.shape[1]
+    n = sign.shape[1]
     n_nodes = max(2, math.ceil(math.log(bounds[1] / bounds[0]) / _SPACING) + 1)
     nodes = torch.linspace(*map(math.log, bounds), n_nodes).to(s)
     ab, grid, value = corners.mean(0).expand(-1, n), [], []
     for u in nodes:
         e, p = mixture(s, u)
-        ab = best_mixture(ab, e, p, hit, w, corners, ROUGH)  # starts from the neighbour's best
+        ab = best_mixture(ab, e, p, sign, w, corners, ROUGH)  # starts from the neighbour's best
         grid.append(ab)
-        value.append(loglik_of(ab, e, p, hit, w))
+        value.append(loglik_of(ab, e, p, sign, w))
     value = torch.stack(value)
     node, trace = peaks(value).nonzero(as_tuple=True)
-    data = hit[:, trace], take(w, trace), take(s, trace)
+    data = sign[:, trace], take(w, trace), take(s, trace)
     start = _vertex(nodes, value, node, trace)
     u, ab = _polish(nodes, node, start, torch.stack(grid)[node, :, trace].T, *data, corners)
     e, p = mixture(data[2], u)
@@ -80,7 +83,7 @@ def search(hit: Tensor, w: Tensor, s: Tensor, bounds, corners: Tensor):
     pick = first_of_best(loglik, u, trace, n)
     u, ab, loglik = u[pick], ab[:, pick], loglik[pick]
     # A constant does not depend on lambda; rounding would choose one of its many equal maxima.
-    right, wrong = (w * hit).sum(0), (w * ~hit).sum(0)
+    right, wrong = (w * sign.clamp_min(0)).sum(0), (w * (-sign).clamp_min(0)).sum(0)
     mean = (right / (right + wrong)).nan_to_num()
     constant = torch.xlogy(right, mean) + torch.xlogy(wrong, 1 - mean)
     flat = (constant >= loglik - 1e-12 * (1 + loglik.abs())) & _holds(corners, mean)
@@ -102,7 +105,7 @@ def _holds(corners: Tensor, mean: Tensor) -> Tensor:
     return (left >= 0).all(0)
 
 
-def best_mixture(ab, e, p, hit, w, corners, tolerance: float) -> Tensor:
+def best_mixture(ab, e, p, sign, w, corners, tolerance: float) -> Tensor:
     """The best (a, b) (2, trace) in the polygon at given e and p, by damped Newton steps.
 
     Where a step would change the probability of some observation by a share r, a part 1 / (1 + r)
@@ -111,7 +114,7 @@ def best_mixture(ab, e, p, hit, w, corners, tolerance: float) -> Tensor:
     result, active = ab.clone(), torch.arange(ab.shape[1], device=ab.device)
     unit = bool(((w == 0) | (w >= 1)).all())
     for _ in range(100):
-        q, _, _, gradient, moments = _slopes(ab, e, p, hit, w)
+        q, _, _, gradient, moments = _slopes(ab, e, p, sign, w)
         target, _ = newton_target(ab, gradient, moments, corners)
         step = target - ab
         gain = (gradient * step).sum(0)
@@ -128,17 +131,17 @@ def best_mixture(ab, e, p, hit, w, corners, tolerance: float) -> Tensor:
         if n_going == 0:
             break
         if n_going < 0.9 * len(going):
-            active, ab, hit, w = active[going], ab[:, going], hit[:, going], take(w, going)
+            active, ab, sign, w = active[going], ab[:, going], sign[:, going], take(w, going)
             e, p = take(e, going), take(p, going)
     return result
 
 
-def _slopes(ab, e, p, hit, w):
+def _slopes(ab, e, p, sign, w):
     """q, its derivatives of the summands in R, gradient and negative Hessian in (a, b)."""
-    q = _odds(ab, e, p, hit)
+    q = _odds(ab, e, p, sign)
     pull = w / q
     bend = pull / q
-    pull = torch.where(hit, pull, -pull)
+    pull = pull * sign
     if e.shape[1] == 1:
         ep = torch.cat([e, p], 1).T
         squares = torch.cat([e * e, e * p, p * p], 1).T
@@ -149,10 +152,10 @@ def _slopes(ab, e, p, hit, w):
     return q, pull, bend, gradient, torch.stack(moments)
 
 
-def _ridge(u, ab, hit, w, s, corners):
+def _ridge(u, ab, sign, w, s, corners):
     """Slope and curvature in u of the log-likelihood at its best (a, b), which follow u."""
     x, (e, p) = s * u.exp(), mixture(s, u)
-    _, pull, bend, gradient, m = _slopes(ab, e, p, hit, w)
+    _, pull, bend, gradient, m = _slopes(ab, e, p, sign, w)
     fall, height = x * e, ab[1] - ab[0]  # dp / du, and what it moves
     slope = (pull * fall).sum(0)
     curvature = height * (pull * fall * (1 - x)).sum(0) - height**2 * (bend * fall**2).sum(0)
@@ -166,13 +169,13 @@ def _ridge(u, ab, hit, w, s, corners):
     return height * slope, curvature + torch.where(dx.isnan(), inside, on_edge.nan_to_num())
 
 
-def _polish(nodes, node, u, ab, hit, w, s, corners):
+def _polish(nodes, node, u, ab, sign, w, s, corners):
     """Newton in u, kept by bisection between the neighbours of grid node `node` (candidate,)."""
     low, high = nodes[(node - 1).clamp_min(0)], nodes[(node + 1).clamp_max(len(nodes) - 1)]
     result, active = torch.cat([u[None], ab]), torch.arange(len(u), device=u.device)
     for attempt in range(60):  # 40 bisections alone shrink a bracket below the tolerance
-        ab = best_mixture(ab, *mixture(s, u), hit, w, corners, FINE)
-        slope, curvature = _ridge(u, ab, hit, w, s, corners)
+        ab = best_mixture(ab, *mixture(s, u), sign, w, corners, FINE)
+        slope, curvature = _ridge(u, ab, sign, w, s, corners)
         low, high = torch.where(slope > 0, u, low), torch.where(slope > 0, high, u)
         newton = u - slope / curvature
         inside = (curvature < 0) & (newton >= low) & (newton <= high) & (attempt < 20)
@@ -182,5 +185,5 @@ def _polish(nodes, node, u, ab, hit, w, s, corners):
         if not going.any():
             break
         active, u, low, high, ab = active[going], new[going], low[going], high[going], ab[:, going]
-        hit, w, s = hit[:, going], take(w, going), take(s, going)
+        sign, w, s = sign[:, going], take(w, going), take(s, going)
     return result[0], result[1:]

@@ -70,6 +70,7 @@ def minimise_weibull(
     >>> round(float(fit.u.exp()), 6), round(float(fit.v.exp()), 6)
     (0.2, 1.5)
     """
+    certain = _certain(y, w, t)
     y, w, log_s = prepare(y, w, t)
     rows = []
     n_rows = max(2, math.ceil(math.log(shape_bounds[1] / shape_bounds[0]) / _SPACING) + 1)
@@ -87,13 +88,14 @@ def minimise_weibull(
     point, value = climb(_squares, data, start[:, found, trace], corners)
     u = (point[0] / point[1]).clamp(math.log(bounds[0]), math.log(bounds[1]))
     pick = first_of_best(value, u, trace, y.shape[1])
-    return Fit(u[pick], point[1, pick].log(), _point(u[pick]), -value[pick])
+    return Fit(u[pick], point[1, pick].log(), _point(u[pick]), certain - value[pick])
 
 
 def profile_weibull(
     u: Tensor, y: Tensor, w: Tensor, t: Tensor, shape_bounds=SHAPE_BOUNDS
 ) -> tuple[Tensor, Tensor]:
     """Best v = log k at a given u = log lambda (trace,), and its sum of squares (trace,)."""
+    certain = _certain(y, w, t)
     y, w, log_s = prepare(y, w, t)
     corners = ray(u, shape_bounds)
     n_nodes = max(2, math.ceil(math.log(shape_bounds[1] / shape_bounds[0]) / (_SPACING / 2)) + 1)
@@ -104,7 +106,7 @@ def profile_weibull(
     data = [take(x, trace) for x in (y, w, log_s)]
     point, value = climb(_squares, data, start, corners[..., trace])
     pick = first_of_best(value, point[1], trace, y.shape[1])
-    return point[1, pick].log(), -value[pick]
+    return point[1, pick].log(), certain - value[pick]
 
 
 def maximise_line(y: Tensor, w: Tensor, s: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +143,12 @@ def prepare(y: Tensor, w: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     s = s[:, None] if s.ndim == 1 else s
     w = torch.where(s > 0, w, 0.0)
     return torch.where(w > 0, y, 0.0), w, torch.where(s > 0, s, 1.0).log()
+
+
+def _certain(y: Tensor, w: Tensor, s: Tensor) -> Tensor:
+    """Sum of squares (trace,) of the entries that `prepare` takes out, where R = 1."""
+    s = s[:, None] if s.ndim == 1 else s
+    return torch.where((s == 0) & (w > 0), w * (y - 1) ** 2, 0.0).sum(0)
 
 
 def _point(u: Tensor) -> Tensor:

@@ -197,10 +197,9 @@ def test_equal_traces_are_equal_and_share_a_fit():
     y = tensor(traces("exponential", 40, 6, seed=7))
     twice = maximise(CURVES["exponential_floor"], torch.cat([y, y], 1), ones(y), _times(6), BOUNDS)
     assert (twice.u[:40] == twice.u[40:]).all() and (twice.c[:, :40] == twice.c[:, 40:]).all()
-    nudged = y * (1 - 1e-14)  # no longer 0/1, so that each is fitted by itself
+    nudged = torch.cat([y[:1], y[1:] * (1 - 1e-14)])  # not quite 0/1: each is fitted by itself
     apart = maximise(CURVES["exponential_floor"], nudged, ones(y), _times(6), BOUNDS)
-    finite = y[0] == 1
-    np.testing.assert_allclose(apart.loglik[finite], twice.loglik[:40][finite], atol=1e-6)
+    np.testing.assert_allclose(apart.loglik, twice.loglik[:40], atol=1e-6)
 
 
 def _times(n):

@@ -122,7 +122,7 @@ def test_statuses_and_their_numbers():
     by_hand = {
         Status.OK: [1, 1, 0, 1, 0],
         Status.AT_BOUND: [1, 0, 0, 0, 0],
-        Status.FLAT: [1, 1, 1, 1, 1],
+        Status.CENSORED: [1, 1, 1, 1, 1],
         Status.NEVER_LEARNED: [0, 0, 0, 0, 0],
         Status.TOO_SHORT: [1, 0, 9, 9, 9],
         Status.EXCLUDED: [9, 9, 9, 9, 9],
@@ -204,7 +204,8 @@ def test_runs_are_fitted_apart():
     np.testing.assert_allclose(fit.sse[2], fit_decay(y[2], model="exponential_floor").sse)
     table = fit.to_frame()
     assert table.columns.tolist() == (
-        ["run", "sample", "decay_constant", "floor", "sse", "r2", "n_epochs", "status"]
+        ["run", "sample", "decay_constant", "floor", "decay_low", "decay_high", "sse", "r2"]
+        + ["log_likelihood", "aicc", "n_epochs", "status"]
     )
     assert table["run"].tolist() == np.repeat(range(3), 15).tolist()
     assert (table["sse"].to_numpy() == fit.sse.ravel()).all()
@@ -212,13 +213,15 @@ def test_runs_are_fitted_apart():
 
 def test_repr_and_counts_say_what_happened():
     fit = fit_decay(np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0]]))
-    assert repr(fit) == "DecayFit(exponential, 3 traces: 1 ok, 1 at_bound, 1 flat)"
+    assert repr(fit) == (
+        "DecayFit(exponential, least_squares, 3 traces: 1 ok, 1 at_bound, 1 censored)"
+    )
     assert fit.counts().sum() == 3 and fit.counts()["failed"] == 0
-    assert fit.to_frame()["status"].tolist() == ["flat", "ok", "at_bound"]
+    assert fit.to_frame()["status"].tolist() == ["censored", "ok", "at_bound"]
 
 
 def test_no_traces_and_no_epochs_are_not_errors():
-    assert repr(fit_decay(np.ones((5, 0)))) == "DecayFit(exponential, 0 traces: none)"
+    assert repr(fit_decay(np.ones((5, 0)))) == "DecayFit(exponential, least_squares, 0 traces: none)"
     assert fit_decay(np.ones((1, 2))).counts()["too_short"] == 2
 
 
@@ -242,8 +245,13 @@ def test_every_device_here_gives_the_same_fits(device):
     [
         ({"r": np.ones(4)}, r"got shape \(4,\)"),
         ({"r": np.array([["a"]])}, "numeric or boolean, got <U1"),
-        ({"model": "weibull"}, "'exponential_floor'.*got 'weibull'"),
-        ({"t": [0, 1]}, r"shape \(3,\).*got \(2,\)"),
+        ({"model": "gompertz"}, "'exponential_floor'.*got 'gompertz'"),
+        ({"loss": "hinge"}, "'least_squares', 'bernoulli'.*got 'hinge'"),
+        ({"loss": "bernoulli", "r": np.full((3, 2), 1.5)}, "in 0..1, got 1.5 to 1.5"),
+        ({"weights": [1, -1, 1]}, "not negative, got"),
+        ({"weights": [1, 1]}, r"\(3,\) or \(3, 2\), got \(2,\)"),
+        ({"level": 95}, "level must lie between 0 and 1, got 95"),
+        ({"t": [0, 1]}, r"shape \(3,\) or \(3, 2\), got \(2,\)"),
         ({"t": [0, 2, 1]}, "strictly increasing, got"),
         ({"t": [-1, 0, 1]}, "not negative"),
         ({"mask": np.ones((3, 3), bool)}, r"shape \(3, 2\), got bool \(3, 3\)"),
@@ -319,7 +327,8 @@ def test_the_two_named_conventions_differ_where_it_matters():
     own = TraceConvention(origin="first_learned", population="ever_learned")
     retention = fit_decay(*_with_mask(correct, own))
     names = [[Status(s).name for s in fit.status] for fit in (literal, retention)]
-    assert names[0][1:] == ["NEVER_LEARNED", "FLAT"] and names[1][1:] == ["EXCLUDED", "FLAT"]
+    assert names[0][1:] == ["NEVER_LEARNED", "CENSORED"]
+    assert names[1][1:] == ["EXCLUDED", "CENSORED"]
     assert literal.n_epochs.tolist() == [5, 5, 5] and retention.n_epochs.tolist() == [3, 0, 5]
     assert isinstance(retention, DecayFit) and retention.r2[0] > 0 > literal.r2[0]
 

@@ -176,7 +176,7 @@ CASES = [
     ("exponential", (1.0, 0.0), {}),
     ("power", (1.0, 0.0), {}),
     ("exponential_floor", (1.0, 0.3), {}),
-    ("exponential_amplitude", (0.9, 0.3), {}),
+    ("exponential_amplitude", (0.8, 0.2), {}),
     ("exponential_signed", (0.2, 0.8), {}),
     ("weibull", (1.0, 0.0), {"shape": 1.5}),
 ]
@@ -184,9 +184,13 @@ CASES = [
 
 @pytest.mark.parametrize("model, ab, extra", CASES, ids=[case[0] for case in CASES])
 def test_bias_and_standard_errors_over_replicates(model, ab, extra):
-    """T = 200 epochs of 0 and 1: little bias, and the errors say how estimates vary."""
-    curve, n, rate = CURVES[model], 400, 0.1
-    t = torch.linspace(0, 40, 200, dtype=torch.float64)
+    """Little bias, and the errors say how estimates vary: one or two parameters from 200 epochs.
+
+    Three from 200 are not yet normal: the spread of lambda is then 1.4 times the error.
+    """
+    curve, rate = CURVES[model], 0.1
+    n, n_epochs = (400, 200) if curve.n_params < 3 else (150, 3000)
+    t = torch.linspace(0, 40, n_epochs, dtype=torch.float64)
     x = (rate * curve.clock(t)) ** extra.get("shape", 1.0)
     y, w = draw(ab[0] * torch.exp(-x) - ab[1] * torch.expm1(-x), n, seed=5)
     if ab[0] == 1:
@@ -200,7 +204,7 @@ def test_bias_and_standard_errors_over_replicates(model, ab, extra):
     assert len(se) == curve.n_params
     for name, error in se.items():
         known = ~error.isnan()
-        assert known.double().mean() > (0.8 if model == "exponential_amplitude" else 0.97)
+        assert known.double().mean() > 0.97
         value, spread = found[name][known], float(found[name][known].std())
         assert abs(float(value.median()) - truth[name]) < 0.35 * spread
         assert float(error.nanmedian()) == pytest.approx(spread, rel=0.25)

@@ -1,0 +1,223 @@
+"""Normal equations as polynomials of u around a grid node, and Newton's method on these.
+
+Around every inner node of a grid, up to its neighbours, u = node + spacing x with x in -1..1. There
+b(u) and G(u) of a separable problem are interpolated in Chebyshev points, once for all traces where
+times are shared: the profile of a trace and its derivatives then cost a few Horner schemes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from retention_lib.linear import Corners, best, pairs
+
+#: A curve in t exp(u) is analytic in u within about pi / 2 of the real axis, so that at a spacing of
+#: 0.3 every degree gains a digit.
+DEGREE = 10  # even, so that x = 0 is a Chebyshev point
+#: Newton stops after a step in x as small as this: it leaves about its square.
+_STEP = 1e-5
+#: Where Newton fails the bracket is closed to this width.
+_CLOSED = 1e-9
+#: A slope below this share of the loss is rounding.
+_ROUNDING = 1e-14
+
+
+class Shared:
+    """b and G of all traces on one time grid, by tables of the basis.
+
+    `t` (epoch, 1) and `q` (epoch, trace); `w` (epoch, 1) or (epoch, trace).
+    """
+
+    def __init__(self, basis, q, w, t, nodes):
+        self.q, self.w = q, w
+        at_nodes = [x.T.contiguous() for x in basis(t, nodes)]  # (node, epoch)
+        points, to_powers = _points(t.device)
+        around = nodes[1:-1, None] + (nodes[1] - nodes[0]) * points
+        shape = (*around.shape, len(t))
+        near = [x.T.reshape(shape) for x in basis(t, around.view(-1))]  # (node, point, epoch)
+        packed = pairs(len(near))
+        self.first, self.second = at_nodes, [at_nodes[i] * at_nodes[j] for i, j in packed]
+        self.near_first = torch.cat([_powers(to_powers, x) for x in near], 1)  # (node, power, epoch)
+        self.near_second = torch.cat([_powers(to_powers, near[i] * near[j]) for i, j in packed], 1)
+        self.shared = w.shape[1] == 1
+        if self.shared:  # weights belong to the tables, G to no trace
+            self.first, self.near_first = [x * w.T for x in self.first], self.near_first * w.T
+            self.second = [x @ w for x in self.second]
+            self.near_second = self.near_second @ w
+        else:
+            self.q = w * q
+
+    def at_nodes(self, part: slice) -> tuple[list[Tensor], list[Tensor]]:
+        """b, each (node, trace), and G, each (node, trace) or (node, 1), of some traces."""
+        first = [x @ self.q[:, part] for x in self.first]
+        return first, self.second if self.shared else [x @ self.w[:, part] for x in self.second]
+
+    def polynomials(self, node: Tensor, trace: Tensor) -> Tensor:
+        """Coefficients (quantity, power, candidate) of b and G around ascending nodes."""
+        size = self.near_first.shape[1]
+        out = self.q.new_empty(size + self.near_second.shape[1], len(node))
+        inner = torch.arange(1, len(self.near_first), device=node.device)
+        cuts = torch.searchsorted(node, inner + 1).tolist()  # the first bracket has two nodes
+        groups = list(zip([0, *cuts], [*cuts, len(node)], strict=True))
+        _multiply(self.near_first, self.q, trace, groups, out[:size])
+        if self.shared:
+            for table, (start, end) in zip(self.near_second, groups, strict=True):
+                out[size:, start:end] = table
+        else:
+            _multiply(self.near_second, self.w, trace, groups, out[size:])
+        return out.view(-1, DEGREE + 1, len(node))
+
+
+class PerTrace:
+    """The same for times `t` (epoch, trace) of each trace, by evaluating the basis for each."""
+
+    def __init__(self, basis, q, w, t, nodes):
+        self.basis, self.q, self.w, self.t, self.nodes = basis, q, w, t, nodes
+
+    def at_nodes(self, part):
+        """As in `Shared`."""
+        return self._moments(part, self.nodes)
+
+    def polynomials(self, node, trace):
+        """As in `Shared`."""
+        points, to_powers = _points(self.t.device)
+        middle = self.nodes[node.clamp(1, len(self.nodes) - 2)]
+        first, second = self._moments(
+            trace, [middle + (self.nodes[1] - self.nodes[0]) * x for x in points]
+        )
+        return torch.stack([_powers(to_powers, x) for x in (*first, *second)])
+
+    def _moments(self, part, values):
+        """b and G at every u of `values`, each (u, trace)."""
+        t, q = self.t[:, part], self.q[:, part]
+        w = self.w if self.w.shape[1] == 1 else self.w[:, part]
+        rows = []
+        for u in values:
+            phi = self.basis(t, u)
+            weighted = [w * x for x in phi]
+            second = [(weighted[i] * phi[j]).sum(0) for i, j in pairs(len(phi))]
+            rows.append([*((x * q).sum(0) for x in weighted), *second])
+        columns = [torch.stack(x) for x in zip(*rows, strict=True)]
+        return columns[: len(phi)], columns[len(phi) :]
+
+
+def _points(device):
+    """Chebyshev points in -1..1 and the matrix from values there to coefficients of powers."""
+    angle = math.pi * (torch.arange(DEGREE + 1, dtype=torch.float64) + 0.5) / (DEGREE + 1)
+    x = angle.cos()
+    return x.to(device), torch.linalg.inv(torch.vander(x, increasing=True)).to(device)
+
+
+def _powers(to_powers, values):
+    """Coefficients (..., power, column) of values (..., point, column).
+
+    The value at x = 0, the middle point, is taken out first: what is constant stays exactly so.
+    """
+    middle = values[..., DEGREE // 2, None, :]
+    out = to_powers @ (values - middle)
+    out[..., :1, :] += middle
+    return out
+
+
+def _multiply(tables, y, trace, groups, out):
+    """One matrix product per bracket, with the rows of `y` that belong to it."""
+    rows = y.T.contiguous().index_select(0, trace)
+    for table, (start, end) in zip(tables, groups, strict=True):
+        if end > start:
+            torch.mm(table, rows[start:end].T, out=out[:, start:end])
+
+
+def polish(coef: Tensor, node: Tensor, last: int, corners: Corners) -> tuple[Tensor, Tensor]:
+    """Minimise the profile of every candidate in its bracket.
+
+    Parameters
+    ----------
+    coef : Tensor, (quantity, power, candidate)
+        Polynomials of b and of G, packed, around the inner node next to `node`.
+    node : Tensor, (candidate,)
+        Grid node with a loss below its neighbours; 0 and `last` are the bounds of u.
+    corners : see `linear.best`
+
+    Returns
+    -------
+    x, loss : Tensor, (candidate,)
+        Distance from the inner node in grid spacings, and c'Gc - 2 c'b.
+    """
+    x = torch.where(node == 0, -1.0, torch.where(node == last, 1.0, 0.0)).to(coef.dtype)
+    low, high = torch.where(node == last, 0.0, -1.0), torch.where(node == 0, 0.0, 1.0)
+    state = [x, low.to(x), high.to(x), torch.full_like(x, -math.inf), torch.full_like(x, math.inf)]
+    found, least = torch.empty_like(x), torch.empty_like(x)
+    active = torch.arange(len(x), device=x.device)
+    for step in range(60):
+        x, low, high, down, up = state
+        loss, slope, bend = _derivatives(*_horner(coef, x), corners)
+        falling = slope < 0
+        low, high = torch.where(falling, x, low), torch.where(falling, high, x)
+        down, up = torch.where(falling, slope, down), torch.where(falling, up, slope)
+        new = x - slope / bend
+        newton = (new >= low) & (new <= high)
+        done = newton & ((new - x).abs() <= _STEP) | ~(slope.abs() > _ROUNDING * loss.abs())
+        other = (~newton | (step >= 20)).nonzero().squeeze(1)
+        if len(other):
+            ends = [v[other] for v in (low, high, down, up)]
+            new[other] = _inside(*ends, half=step % 2 == 1)
+            done[other] |= ends[1] - ends[0] <= _CLOSED
+        state = [new, low, high, down, up]
+        if step < 2:  # none is done yet
+            continue
+        loss = loss + 0.5 * slope * (new - x) * newton
+        found[active], least[active] = new, loss
+        going = (~done).nonzero().squeeze(1)
+        if len(going) == 0:
+            break
+        if 2 * len(going) < len(x):
+            active, coef = active[going], coef.index_select(2, going)
+            state = [v[going] for v in state]
+    return found, least
+
+
+def _inside(low, high, down, up, half: bool):
+    """The middle, or a point nearer to the end with the smaller slope.
+
+    A coefficient that reaches its limit makes a kink in the slope, which is then small on one side
+    for long: cube roots temper the difference that a secant would take at its word.
+    """
+    left, right = (-down) ** (1 / 3), up ** (1 / 3)
+    share = 0.5 if half else (left / (left + right)).nan_to_num(0.5).clamp(0.01, 0.99)
+    return low + (high - low) * share
+
+
+def _horner(coef, x):
+    """Values and first two derivatives of the polynomials at `x`, each (quantity, candidate)."""
+    value = coef[:, -1].clone()
+    first, second = torch.zeros_like(value), torch.zeros_like(value)
+    for power in range(coef.shape[1] - 2, -1, -1):
+        torch.addcmul(first, second, x, out=second)
+        torch.addcmul(value, first, x, out=first)
+        torch.addcmul(coef[:, power], value, x, out=value)
+    return value, first, second.mul_(2)
+
+
+def _derivatives(value, first, second, corners):
+    """Profile loss and its first two derivatives in x, c kept to the face that it lies on.
+
+    With r = G'c - b' they are c'(r - b') by the envelope theorem and c'G''c - 2 c'b'' - 2 r'Hr, H
+    the inverse of G within the face.
+    """
+    size = (math.isqrt(8 * len(value) + 9) - 3) // 2
+    c, loss, inverse = best(value[:size], value[size:], corners, face=True)
+    r = list(-first[:size])
+    bend = 0.0
+    for (i, j), g1, g2 in zip(pairs(size), first[size:], second[size:], strict=True):
+        r[i] = torch.addcmul(r[i], g1, c[j])
+        if i != j:
+            r[j] = torch.addcmul(r[j], g1, c[i])
+        bend = bend + (1 if i == j else 2) * (c[i] * c[j] * g2)
+    slope = sum(c[i] * (r[i] - first[i]) for i in range(size))
+    bend = bend - 2 * sum(c[i] * second[i] for i in range(size))
+    for (i, j), h in zip(pairs(size), inverse, strict=True):
+        bend = bend - (2 if i == j else 4) * (h * r[i] * r[j])
+    return loss, slope, bend
