@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from retention_lib.chebyshev import PerTrace, Shared, polish
+from retention_lib.chebyshev import DEGREE, PerTrace, Shared, polish
 from retention_lib.linear import Corners, best, fewest, pairs, weigh
 
 #: Distance of the nodes in u = log lambda. Least squares on 31 epochs, noise alone included, first
@@ -31,7 +32,7 @@ SPACING = 0.3
 #: Losses that differ by no more than this share are equal: rounding.
 _ROUNDING = 2e-15
 #: Traces at a time in passes over (epoch, trace) on a CPU, so that they stay in its cache.
-_BLOCK = 2048
+_BLOCK = 4096
 
 Basis = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
@@ -94,30 +95,31 @@ def minimise(
     >>> round(float(fit.u.exp()), 9), round(float(fit.c), 9)
     (0.25, 0.7)
     """
-    y, w, t = _checked(y, w, t, bounds, spacing)
+    w, t = _checked(y, w, t, bounds, spacing)
     low, high = (math.log(x) for x in bounds)
     steps = max(2, math.ceil((high - low) / spacing))
     nodes = torch.linspace(low, high, steps + 1, dtype=torch.float64, device=y.device)
-    family, q, corners = _reduced(basis, y, t, nodes, vertices)
-    moments = (Shared if t.shape[1] == 1 else PerTrace)(family, q, w, t, nodes)
-    minimal = torch.empty(len(nodes), y.shape[1], dtype=torch.bool, device=y.device)
-    first = []
-    for part in _blocks(y):
-        loss = best(*moments.at_nodes(part), corners).loss
-        minimal[:, part] = _minima(loss)
-        first.append(loss[0])
-    flat = minimal.view(-1).nonzero().squeeze(1)  # ascending in node, then in trace
-    node = flat // max(1, y.shape[1])
-    trace = flat - node * y.shape[1]
-    x, loss = polish(moments.polynomials(node, trace), node, steps, corners)
-    u = nodes[node.clamp(1, steps - 1)] + x * (nodes[1] - nodes[0])
-    u = _best_of_each(u.clamp_(nodes[0], nodes[-1]), loss, trace, torch.cat(first), nodes[0])
+    family, offset, corners = _reduced(basis, t, nodes, vertices)
+    moments = (Shared if t.shape[1] == 1 else PerTrace)(family, w, t, nodes)
+    blocks = [(part, *_block(part, y, w, t)) for part in _parts(y)]
     found = [
-        profile(basis, u[part], y[:, part], _columns(w, part), _columns(t, part), vertices)
-        for part in _blocks(y)
+        _candidates(moments, corners, _centred(q, offset, part), w, t) for part, q, w, t in blocks
     ]
-    c, sse = (torch.cat(values, -1) for values in zip(*found, strict=True))
-    return Fit(u, c, sse)
+    edges = list(accumulate((len(node) for node, _, _ in found), initial=0))
+    coef = torch.empty(moments.quantities, DEGREE + 1, edges[-1], dtype=w.dtype, device=w.device)
+    for (part, q, w, t), (node, trace, _), ends in zip(blocks, found, pairwise(edges), strict=True):
+        q = _centred(q, offset, part)
+        moments.polynomials(q, w, t, node, trace, coef[..., slice(*ends)])
+    node = torch.cat([node for node, _, _ in found])
+    trace = torch.cat(
+        [trace + part.start for (part, *_), (_, trace, _) in zip(blocks, found, strict=True)]
+    )
+    x, loss = polish(coef, node, steps, corners)
+    u = nodes[node.clamp(1, steps - 1)] + x * (nodes[1] - nodes[0])
+    first = torch.cat([first for _, _, first in found])
+    u = _best_of_each(u.clamp_(nodes[0], nodes[-1]), loss, trace, first, nodes[0])
+    exact = [profile(basis, u[part], q, w, t, vertices) for part, q, w, t in blocks]
+    return Fit(u, *(torch.cat(values, -1) for values in zip(*exact, strict=True)))
 
 
 def profile(
@@ -144,7 +146,7 @@ def profile(
 
 
 def _checked(y, w, t, bounds, spacing):
-    """y, w, t in float64 with t as columns and 0 for what has no weight, or a ValueError."""
+    """w and t as columns in float64, or a ValueError."""
     t = t[:, None] if t.ndim == 1 else t
     if y.ndim != 2:
         raise ValueError(f"y must be (epoch, trace), got shape {tuple(y.shape)}")
@@ -158,19 +160,33 @@ def _checked(y, w, t, bounds, spacing):
         raise ValueError(f"bounds must satisfy 0 < low < high < infinity, got {bounds}")
     if not spacing > 0:
         raise ValueError(f"spacing must be positive, got {spacing}")
-    y, w, t = (x.to(torch.float64) for x in (y, w, t))
-    return (torch.where(w > 0, y, 0.0) if (w == 0).any() else y), w, t
+    return w.to(torch.float64), t.to(torch.float64)
 
 
-def _columns(x, part):
-    """The traces `part` of what has one column, or one per trace."""
-    return x if x.shape[1] == 1 else x[:, part]
-
-
-def _blocks(y):
+def _parts(y):
     """Slices of traces; a GPU takes all at once."""
     size = _BLOCK if y.device.type == "cpu" else max(1, y.shape[1])
     return [slice(start, start + size) for start in range(0, max(1, y.shape[1]), size)]
+
+
+def _block(part, y, w, t):
+    """The data of some traces in float64, 0 where they have no weight."""
+    y, w, t = (x if x.shape[1] == 1 < y.shape[1] else x[:, part] for x in (y, w, t))
+    y = y.to(torch.float64)
+    return (torch.where(w > 0, y, 0.0) if (w == 0).any() else y), w, t
+
+
+def _centred(q, offset, part):
+    """The data less what is known beforehand."""
+    return q if offset is None else q - (offset if offset.shape[1] == 1 else offset[:, part])
+
+
+def _candidates(moments, corners, q, w, t):
+    """Node and trace of every local minimum on the grid, ascending, and the loss at node 0."""
+    loss = best(*moments.at_nodes(q, w, t), corners).loss
+    at = _minima(loss).view(-1).nonzero().squeeze(1)
+    node = at // max(1, loss.shape[1])
+    return node, at - node * loss.shape[1], loss[0]
 
 
 def _dot(w, a, b):
@@ -184,21 +200,19 @@ def _values(basis, t, u):
     return [part.expand(shape) for part in basis(t, u)]
 
 
-def _reduced(basis, y, t, nodes, vertices):
-    """The same problem with as few coefficients as are free: basis, data, corners."""
+def _reduced(basis, t, nodes, vertices):
+    """The same problem with as few coefficients as are free: basis, offset from y, corners."""
     form = fewest(vertices)
-    span, corners = form.span, form.corners
+    span, corners, offset = form.span, form.corners, None
     if span is None:
-        return lambda t, u: _values(basis, t, u), y, corners
+        return lambda t, u: _values(basis, t, u), offset, corners
     if form.offset is not None:
-        low, *others = (
+        offset, *others = (
             weigh(form.offset, _values(basis, t, u)) for u in nodes[[0, len(nodes) // 2, -1]]
         )
-        if all(torch.equal(low, other) for other in others):  # known beforehand: part of the data
-            y = y - low
-        else:
-            span, corners = [form.offset, *span], [(1.0, 0.0), (1.0, 1.0)]
-    return lambda t, u: [weigh(row, _values(basis, t, u)) for row in span], y, corners
+        if not all(torch.equal(offset, other) for other in others):  # it depends on u: no offset
+            span, corners, offset = [form.offset, *span], [(1.0, 0.0), (1.0, 1.0)], None
+    return lambda t, u: [weigh(row, _values(basis, t, u)) for row in span], offset, corners
 
 
 def _minima(loss):

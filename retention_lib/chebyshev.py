@@ -26,74 +26,75 @@ _ROUNDING = 1e-14
 
 
 class Shared:
-    """b and G of all traces on one time grid, by tables of the basis.
+    """b and G of traces on one time grid `t` (epoch, 1), by tables of the basis.
 
-    `t` (epoch, 1) and `q` (epoch, trace); `w` (epoch, 1) or (epoch, trace).
+    Weights `w` (epoch, 1) that are shared as well go into the tables; others are (epoch, trace).
     """
 
-    def __init__(self, basis, q, w, t, nodes):
-        self.q, self.w = q, w
-        at_nodes = [x.T.contiguous() for x in basis(t, nodes)]  # (node, epoch)
+    def __init__(self, basis, w: Tensor, t: Tensor, nodes: Tensor):
+        grid = [x.T.contiguous() for x in basis(t, nodes)]  # (node, epoch)
         points, to_powers = _points(t.device)
         around = nodes[1:-1, None] + (nodes[1] - nodes[0]) * points
         shape = (*around.shape, len(t))
         near = [x.T.reshape(shape) for x in basis(t, around.view(-1))]  # (node, point, epoch)
         packed = pairs(len(near))
-        self.first, self.second = at_nodes, [at_nodes[i] * at_nodes[j] for i, j in packed]
-        self.near_first = torch.cat([_powers(to_powers, x) for x in near], 1)  # (node, power, epoch)
+        self.first, self.second = grid, [grid[i] * grid[j] for i, j in packed]
+        self.near_first = torch.cat([_powers(to_powers, x) for x in near], 1)
         self.near_second = torch.cat([_powers(to_powers, near[i] * near[j]) for i, j in packed], 1)
+        self.quantities = len(near) + len(packed)
         self.shared = w.shape[1] == 1
-        if self.shared:  # weights belong to the tables, G to no trace
+        if self.shared:  # then G belongs to no trace
             self.first, self.near_first = [x * w.T for x in self.first], self.near_first * w.T
             self.second = [x @ w for x in self.second]
             self.near_second = self.near_second @ w
-        else:
-            self.q = w * q
 
-    def at_nodes(self, part: slice) -> tuple[list[Tensor], list[Tensor]]:
-        """b, each (node, trace), and G, each (node, trace) or (node, 1), of some traces."""
-        first = [x @ self.q[:, part] for x in self.first]
-        return first, self.second if self.shared else [x @ self.w[:, part] for x in self.second]
+    def at_nodes(self, q: Tensor, w: Tensor, t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """b, each (node, trace), and G, each (node, trace) or (node, 1), for q (epoch, trace)."""
+        if self.shared:
+            return [x @ q for x in self.first], self.second
+        wq = w * q
+        return [x @ wq for x in self.first], [x @ w for x in self.second]
 
-    def polynomials(self, node: Tensor, trace: Tensor) -> Tensor:
+    def polynomials(self, q, w, t, node: Tensor, trace: Tensor, out: Tensor) -> None:
         """Coefficients (quantity, power, candidate) of b and G around ascending nodes."""
         size = self.near_first.shape[1]
-        out = self.q.new_empty(size + self.near_second.shape[1], len(node))
         inner = torch.arange(1, len(self.near_first), device=node.device)
         cuts = torch.searchsorted(node, inner + 1).tolist()  # the first bracket has two nodes
         groups = list(zip([0, *cuts], [*cuts, len(node)], strict=True))
-        _multiply(self.near_first, self.q, trace, groups, out[:size])
+        out = out.view(-1, out.shape[-1])
         if self.shared:
+            _multiply(self.near_first, q, trace, groups, out[:size])
             for table, (start, end) in zip(self.near_second, groups, strict=True):
                 out[size:, start:end] = table
         else:
-            _multiply(self.near_second, self.w, trace, groups, out[size:])
-        return out.view(-1, DEGREE + 1, len(node))
+            _multiply(self.near_first, w * q, trace, groups, out[:size])
+            _multiply(self.near_second, w, trace, groups, out[size:])
 
 
 class PerTrace:
     """The same for times `t` (epoch, trace) of each trace, by evaluating the basis for each."""
 
-    def __init__(self, basis, q, w, t, nodes):
-        self.basis, self.q, self.w, self.t, self.nodes = basis, q, w, t, nodes
+    def __init__(self, basis, w, t, nodes):
+        self.basis, self.nodes = basis, nodes
+        size = len(basis(t[:, :1], nodes[0]))
+        self.quantities = size + len(pairs(size))
 
-    def at_nodes(self, part):
+    def at_nodes(self, q, w, t):
         """As in `Shared`."""
-        return self._moments(part, self.nodes)
+        return self._moments(q, w, t, self.nodes)
 
-    def polynomials(self, node, trace):
+    def polynomials(self, q, w, t, node, trace, out):
         """As in `Shared`."""
-        points, to_powers = _points(self.t.device)
+        points, to_powers = _points(t.device)
         middle = self.nodes[node.clamp(1, len(self.nodes) - 2)]
-        first, second = self._moments(
-            trace, [middle + (self.nodes[1] - self.nodes[0]) * x for x in points]
-        )
-        return torch.stack([_powers(to_powers, x) for x in (*first, *second)])
+        values = middle + (self.nodes[1] - self.nodes[0]) * points[:, None]
+        w = w if w.shape[1] == 1 else w[:, trace]
+        first, second = self._moments(q[:, trace], w, t[:, trace], values)
+        for into, quantity in zip(out, (*first, *second), strict=True):
+            into.copy_(_powers(to_powers, quantity))
 
-    def _moments(self, part, values):
+    def _moments(self, q, w, t, values):
         """b and G at every u of `values`, each (u, trace)."""
-        t, q = self.t[:, part], self.q[:, part]
-        w = self.w if self.w.shape[1] == 1 else self.w[:, part]
         rows = []
         for u in values:
             phi = self.basis(t, u)

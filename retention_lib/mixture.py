@@ -14,10 +14,11 @@ from torch import Tensor
 from retention_lib.curves import Curve
 from retention_lib.polygon import first_of_best, newton_target, peaks, take
 
-#: Grid spacing in log lambda.
-_SPACING = 0.36
+#: Grid spacing in log lambda. Two maxima nearer than that were met on one trace in ten thousand at
+#: 0.36 (coin flips, 30 epochs), on none of 36,000 at this.
+_SPACING = 0.25
 #: Newton's method in (a, b) stops after a step that promised no more than this gain.
-ROUGH, FINE = 1e-4, 1e-11
+ROUGH, FINE = 1e-3, 1e-11
 #: Newton's method in log lambda stops after a step as small as this, and bisection at the second.
 _NEWTON_STEP, _BISECTION_STEP = 1e-6, 1e-9
 
@@ -73,6 +74,9 @@ def search(sign: Tensor, w: Tensor, s: Tensor, bounds, corners: Tensor):
         grid.append(ab)
         value.append(loglik_of(ab, e, p, sign, w))
     value = torch.stack(value)
+    # A constant does not depend on lambda: its many maxima, apart only by rounding, are one.
+    mean, constant = _constant(sign, w, corners)
+    value = torch.where(value <= constant + 1e-9, constant, value)
     node, trace = peaks(value).nonzero(as_tuple=True)
     data = sign[:, trace], take(w, trace), take(s, trace)
     start = _vertex(nodes, value, node, trace)
@@ -82,12 +86,18 @@ def search(sign: Tensor, w: Tensor, s: Tensor, bounds, corners: Tensor):
     loglik = loglik_of(ab, e, p, *data[:2])
     pick = first_of_best(loglik, u, trace, n)
     u, ab, loglik = u[pick], ab[:, pick], loglik[pick]
-    # A constant does not depend on lambda; rounding would choose one of its many equal maxima.
+    flat = constant >= loglik - 1e-12 * (1 + loglik.abs())
+    return torch.where(flat, nodes[0], u), torch.where(flat, mean, ab), loglik
+
+
+def _constant(sign: Tensor, w: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """The best constant, a = b = mean, and its log-likelihood; -inf where it is not allowed."""
     right, wrong = (w * sign.clamp_min(0)).sum(0), (w * (-sign).clamp_min(0)).sum(0)
     mean = (right / (right + wrong)).nan_to_num()
-    constant = torch.xlogy(right, mean) + torch.xlogy(wrong, 1 - mean)
-    flat = (constant >= loglik - 1e-12 * (1 + loglik.abs())) & _holds(corners, mean)
-    return torch.where(flat, nodes[0], u), torch.where(flat, mean, ab), loglik
+    loglik = torch.xlogy(right, mean) + torch.xlogy(wrong, 1 - mean)
+    edge = corners.roll(-1, 0) - corners  # a segment is a polygon that goes there and back
+    left = edge[:, 0] * (mean - corners[:, 1]) - edge[:, 1] * (mean - corners[:, 0])
+    return mean, torch.where((left >= 0).all(0), loglik, -math.inf)
 
 
 def _vertex(nodes: Tensor, value: Tensor, node: Tensor, trace: Tensor) -> Tensor:
@@ -96,13 +106,6 @@ def _vertex(nodes: Tensor, value: Tensor, node: Tensor, trace: Tensor) -> Tensor
     left, top, right = (value[at, trace] for at in (before, node, after))
     shift = ((right - left) / (2 * (2 * top - left - right))).nan_to_num().clamp(-1.0, 1.0)
     return nodes[node] + (nodes[1] - nodes[0]) * torch.where(before + 2 == after, shift, 0.0)
-
-
-def _holds(corners: Tensor, mean: Tensor) -> Tensor:
-    """Whether the polygon (or the segment, there and back) contains (mean, mean)."""
-    edge = corners.roll(-1, 0) - corners
-    left = edge[:, 0] * (mean - corners[:, 1]) - edge[:, 1] * (mean - corners[:, 0])
-    return (left >= 0).all(0)
 
 
 def best_mixture(ab, e, p, sign, w, corners, tolerance: float) -> Tensor:

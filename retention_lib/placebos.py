@@ -97,7 +97,7 @@ def placebo_table(
     }
     table = {k: _over_seeds(np.array(v), arch) for k, v in values.items()}
     nulls = _over_seeds(np.stack([redrawn_r2(c, rng, draws, model) for c in correct]), arch)
-    varying = (np.ptp(outside, axis=1) > 0).sum(1)  # (run,)
+    varying = (outside.any(1) & ~outside.all(1)).sum(1)  # (run,)
     rows = []
     for quantity, null in nulls.items():
         row = {"quantity": quantity} | {k: float(v[quantity][0]) for k, v in table.items()}

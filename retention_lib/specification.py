@@ -61,7 +61,8 @@ def specification_curve(
     -------
     DataFrame
         `origin`, `signal`, `model`, `counted` (a key of `COUNTED`), `arch_a`, `arch_b` (A before B
-        in the study), `r2_a`, `r2_b` (mean over samples, then over seeds), `median_a`, `median_b`,
+        in the study), `r2_a`, `r2_b` (mean over samples, then over seeds; NaN if a run has no
+        trace that counts), `median_a`, `median_b`,
         `flat_a`, `flat_b` (share of constant traces among those of the population), `difference`
         = B - A with `ci_low`, `ci_high`, `n` (traces counted), `primary`. Sorted by difference.
 

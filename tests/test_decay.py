@@ -203,10 +203,10 @@ def test_runs_are_fitted_apart():
     assert fit.sse.shape == (3, 15) and fit.predict([0, 1]).shape == (3, 2, 15)
     np.testing.assert_allclose(fit.sse[2], fit_decay(y[2], model="exponential_floor").sse)
     table = fit.to_frame()
-    assert table.columns.tolist() == (
-        ["run", "sample", "decay_constant", "floor", "decay_low", "decay_high", "sse", "r2"]
-        + ["log_likelihood", "aicc", "n_epochs", "status"]
-    )
+    assert table.columns.tolist() == [
+        *("run", "sample", "decay_constant", "floor", "decay_low", "decay_high", "sse", "r2"),
+        *("log_likelihood", "aicc", "n_epochs", "status"),
+    ]
     assert table["run"].tolist() == np.repeat(range(3), 15).tolist()
     assert (table["sse"].to_numpy() == fit.sse.ravel()).all()
 
@@ -221,7 +221,9 @@ def test_repr_and_counts_say_what_happened():
 
 
 def test_no_traces_and_no_epochs_are_not_errors():
-    assert repr(fit_decay(np.ones((5, 0)))) == "DecayFit(exponential, least_squares, 0 traces: none)"
+    assert (
+        repr(fit_decay(np.ones((5, 0)))) == "DecayFit(exponential, least_squares, 0 traces: none)"
+    )
     assert fit_decay(np.ones((1, 2))).counts()["too_short"] == 2
 
 

@@ -258,8 +258,9 @@ def test_ebbinghaus_by_every_model():
     assert set(table.index) == {*MODELS, "own formula of 1885"}
     value = ((ebbinghaus.SAVINGS - ebbinghaus.own_formula(ebbinghaus.HOURS)) ** 2).sum()
     np.testing.assert_allclose(table.loc["own formula of 1885", "sse"], value)
-    calculated = [0.570, 0.467, 0.345, 0.304, 0.281, 0.249, 0.212]  # by himself, for 8.8 hours
-    np.testing.assert_allclose(ebbinghaus.own_formula(ebbinghaus.HOURS), calculated, atol=0.003)
+    minutes = np.array([20, 64, 526, 1440, 2880, 8640, 44640])  # as he gives them himself
+    calculated = [0.570, 0.467, 0.345, 0.304, 0.281, 0.249, 0.212]
+    np.testing.assert_allclose(ebbinghaus.own_formula(minutes / 60), calculated, atol=0.001)
     bounds = np.log(ebbinghaus.BOUNDS)
     for model in ("exponential", "exponential_floor", "exponential_amplitude", "power", "weibull"):
         curve, limits = TWINS[model]
@@ -273,4 +274,7 @@ def test_ebbinghaus_by_every_model():
             found = minimize(loss, rng.uniform(*limits.T), bounds=limits, method="L-BFGS-B")
             best = min(best, found.fun)
         np.testing.assert_allclose(table.loc[model, "sse"], best, rtol=1e-5)
-    assert table.loc["exponential", "r2"] < 0 < table.loc["power", "r2"]
+    assert table.loc["exponential", "r2"] < 0 < table.loc["weibull", "r2"]
+    hours = fit_decay(ebbinghaus.SAVINGS[:, None], ebbinghaus.HOURS, model="power")
+    minutes = fit_decay(ebbinghaus.SAVINGS[:, None], 60 * ebbinghaus.HOURS, model="power")
+    assert hours.r2[0] < 0 < minutes.r2[0]  # (1 + t)^-b hides a unit of time

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import CNN, VIT, simulated, with_correct
 
 from retention_lib import (
     agreement,
@@ -19,59 +20,14 @@ from retention_lib import (
     headlines,
     layout,
     overview,
+    placebos,
+    rivals,
     structure,
     study,
+    survival,
 )
 from retention_lib.config import RunConfig
 from retention_lib.traces import Traces
-
-CNN, VIT = "phantom_resnet18", "phantom_deit"
-
-
-def simulated(n=240, epochs=12, seeds=(0, 1, 2), shared=1.0, own=0.5, seed=0) -> Traces:
-    """Traces of a difficulty that is partly shared, partly the architecture's, partly noise.
-
-    Margins rise over the epochs, from which the difficulty is taken away; planted mistakes (5 %)
-    are harder by 4 logits.
-    """
-    rng = np.random.default_rng(seed)
-    runs = pd.DataFrame(
-        [
-            {"dataset": "sim", "arch": a, "seed": s, "sampler": "uniform", "key": f"{a}{s}"}
-            for a in (CNN, VIT)
-            for s in seeds
-        ]
-    )
-    label, noisy = np.arange(n) % 4, np.arange(n) % 20 == 7
-    common = shared * rng.normal(size=n) + 4.0 * noisy
-    of = {a: common + own * rng.normal(size=n) for a in (CNN, VIT)}
-    rise = np.linspace(-0.5, 3.5, epochs + 1)[:, None]
-    margin = np.stack(
-        [rise - of[a] + 0.5 * rng.normal(size=(epochs + 1, n)) for a in runs["arch"]]
-    ).astype(np.float16)
-    view = {
-        "predicted": np.where(margin > 0, label, (label + 1) % 4).astype(np.int32),
-        "loss": np.logaddexp(0, -margin.astype(np.float32)).astype(np.float16),
-        "margin": margin,
-    }
-    samples = pd.DataFrame(
-        {
-            "sample_id": [f"{i:016x}" for i in range(n)],
-            "label": label,
-            "group": [f"patient_{i // 2}" for i in range(n)],
-            "planted_noisy": noisy,
-        }
-    )
-    return Traces(samples, runs, np.arange(epochs + 1), view, view, tuple("abcd"))
-
-
-def with_correct(correct: np.ndarray, archs=(CNN, VIT)) -> Traces:
-    """Traces with the given correctness (run, epoch, sample); runs alternate between seeds."""
-    per_arch = len(correct) // len(archs)
-    base = simulated(correct.shape[2], correct.shape[1] - 1, tuple(range(per_arch)))
-    labels = base.labels
-    view = {**base.clean, "predicted": np.where(correct, labels, labels + 1).astype(np.int32)}
-    return Traces(base.samples, base.runs, base.epochs, view, view, base.classes)
 
 
 @pytest.fixture(scope="module")
@@ -187,89 +143,11 @@ def test_known_overlap_is_exact_without_ties_and_lower_with_them(traces, rng):
         controls.known_overlap(traces, rng, 1.5)
 
 
-def decaying(rate: dict[str, float], n=300, epochs=20, seeds=2) -> Traces:
-    """Right up to a random epoch, wrong afterwards: exponential survival at each rate."""
-    rng = np.random.default_rng(1)
-    steps = np.concatenate(
-        [rng.exponential(1 / rate[a], (seeds, n)) for a in (CNN, VIT)]
-    )  # (run, sample)
-    return with_correct(np.arange(epochs + 1)[:, None] < steps[:, None, :])
-
-
-def test_mean_r2_of_steps_is_high_and_vanishes_when_time_is_shuffled(rng):
-    rows = structure.mean_r2(decaying({CNN: 0.2, VIT: 0.2}), rng, draws=200)
-    rows = rows.set_index("quantity")
-    assert rows.index.tolist() == [CNN, VIT, f"{VIT} - {CNN}"]
-    assert 0.6 < rows.loc[CNN, "estimate"] < 0.85  # steps after five epochs on average
-    assert rows.loc[CNN, "chance"] < 0.1
-    difference = rows.loc[f"{VIT} - {CNN}"]
-    assert difference["ci_low"] < 0 < difference["ci_high"]
-    assert difference["estimate"] == pytest.approx(
-        rows.loc[VIT, "estimate"] - rows.loc[CNN, "estimate"]
-    )
-    assert difference["ceiling"] < 0.05 and difference["seeds"] == 2
-    assert rows.loc[CNN, "n"] + rows.loc[VIT, "n"] == difference["n"]
-
-
-def test_flat_traces_are_counted_not_scored(rng):
-    correct = np.ones((4, 6, 10), bool)
-    correct[:, 3:, 0] = False
-    row = structure.mean_r2(with_correct(correct), rng, draws=20).iloc[0]
-    assert row["flat"] == pytest.approx(0.9) and row["n"] == 2
-    assert 0 < row["estimate"] < 1
-    table = structure.r2_by_convention(with_correct(correct))
-    mean = table[(table["arch"] == CNN) & (table["model"] == "exponential")]
-    mean = mean[mean["signal"].eq("raw") & mean["origin"].eq("epoch_0")].set_index("flat_r2")["r2"]
-    assert mean["as 1"] == pytest.approx(0.9 + 0.1 * mean["left out"])
-    assert mean["as 0"] == pytest.approx(0.1 * mean["left out"])
-
-
-def test_one_convention_is_primary(traces):
-    table = structure.r2_by_convention(traces)
-    assert table.groupby("arch")["primary"].sum().tolist() == [1, 1]
-    assert table["flat"].between(0, 1).all()
-
-
-def test_other_seed_r2_against_a_loop():
-    rng = np.random.default_rng(3)
-    correct = rng.random((4, 7, 12)) < 0.6
-    arch = np.array([CNN, CNN, VIT, VIT])
-    fast = structure.other_seed_r2(correct, arch)
-    for run, other in enumerate((1, 0, 3, 2)):
-        for i in range(12):
-            y, x = correct[run, :, i].astype(float), correct[other, :, i].astype(float)
-            if y.std() == 0:
-                assert np.isnan(fast[run, i])
-            elif x.std() == 0:
-                assert fast[run, i] == 0
-            else:
-                slow = max(np.corrcoef(x, y)[0, 1], 0) ** 2
-                assert fast[run, i] == pytest.approx(slow)
-    assert np.isnan(structure.other_seed_r2(correct[:1], arch[:1])).all()
-
-
-def test_retention_curves_start_at_one_once_learned(traces):
-    table = structure.retention_curves(traces)
-    start = table[(table["origin"] == "first_learned") & (table["t"] == 0)]
-    assert start["retention"].tolist() == [1, 1]
-    literal = table[table["origin"] == "epoch_0"]
-    assert (literal["samples"] == 240).all() and len(literal) == 2 * 13
-    assert (table["low"] <= table["retention"]).all()
-    assert (table["retention"] <= table["high"]).all()
-
-
 def test_known_structure_is_recovered(rng):
     table = controls.known_structure(31, 400, rng).set_index("quantity")
     assert table["planted"].tolist() == pytest.approx([0.52, 0.74, 0.22])
     assert table["estimate"].tolist() == pytest.approx([0.52, 0.74, 0.22], abs=0.05)
     assert table["lambda_ratio"].dropna().tolist() == pytest.approx([1, 1], abs=0.1)
-
-
-def test_r2_values_name_their_run(traces):
-    frame = structure.r2_values(traces)
-    assert len(frame) == 6 * 240
-    assert frame.groupby("arch").size().tolist() == [720, 720]
-    assert frame.loc[frame["status"].isin(["flat", "never_learned"]), "r2"].isna().all()
 
 
 def test_trace_shapes_by_hand():
@@ -375,9 +253,13 @@ def test_records_of_01_and_02_hold_the_paper_only_for_real_data(traces, rng):
     control = controls.known_overlap(traces, rng, 0.34)
     means = structure.mean_r2(traces, rng, **options)
     known = controls.known_structure_like(traces, rng)
+    placebo = placebos.placebo_table(traces, {"sim": traces}, rng, draws=19)
+    skill = rivals.cross_seed(traces, rng, predictors=structure.predictors(), draws=20)
+    swapped = survival.compare_architectures(traces, rng, draws=19)
     for dataset, scale, paper in (("octdl", "paper", 0.34), ("phantom_oct", "phantom", None)):
-        overlap, control, means, known = (
-            t.assign(dataset=dataset) for t in (overlap, control, means, known)
+        overlap, control, means, known, placebo, skill, swapped = (
+            t.assign(dataset=dataset)
+            for t in (overlap, control, means, known, placebo, skill, swapped)
         )
         found = headlines.overlap_records(overlap, control, control, {dataset: scale})
         found = {r["quantity"]: r for r in found}
@@ -385,7 +267,8 @@ def test_records_of_01_and_02_hold_the_paper_only_for_real_data(traces, rng):
         assert found["jaccard"]["ceiling"] == overlap["ceiling"][0]
         assert found["jaccard_over_seeds"]["n"] == 3
         assert set(headlines.OVERLAP_ROWS) <= set(found)
-        fits = headlines.structure_records(means, known, {dataset: scale, "cub": None})
+        levels = {dataset: scale, "cub": None}
+        fits = headlines.structure_records(means, known, levels, placebo, skill, swapped)
         assert set(headlines.STRUCTURE_ROWS) <= {r["quantity"] for r in fits}
         assert [r["n"] for r in fits if r["dataset"] == "cub"] == [0, 0, 0]
         flat = [r for r in fits if r["quantity"] == "flat_traces_vit"]
