@@ -14,9 +14,9 @@ from torch import Tensor
 
 from retention_lib.linear import Corners, best, pairs
 
-#: A curve in t exp(u) is analytic in u within about pi / 2 of the real axis, so that at a spacing of
-#: 0.3 every degree gains a digit.
-DEGREE = 10  # even, so that x = 0 is a Chebyshev point
+#: A curve in t exp(u) is analytic in u within about pi / 2 of the real axis, so that at a spacing
+#: of 0.3 every degree gains a digit. Even, so that x = 0 is a Chebyshev point.
+DEGREE = 10
 #: Newton stops after a step in x as small as this: it leaves about its square.
 _STEP = 1e-5
 #: Where Newton fails the bracket is closed to this width.
@@ -61,7 +61,7 @@ class Shared:
         inner = torch.arange(1, len(self.near_first), device=node.device)
         cuts = torch.searchsorted(node, inner + 1).tolist()  # the first bracket has two nodes
         groups = list(zip([0, *cuts], [*cuts, len(node)], strict=True))
-        out = out.view(-1, out.shape[-1])
+        out = out.flatten(0, 1)
         if self.shared:
             _multiply(self.near_first, q, trace, groups, out[:size])
             for table, (start, end) in zip(self.near_second, groups, strict=True):
@@ -148,47 +148,29 @@ def polish(coef: Tensor, node: Tensor, last: int, corners: Corners) -> tuple[Ten
         Distance from the inner node in grid spacings, and c'Gc - 2 c'b.
     """
     x = torch.where(node == 0, -1.0, torch.where(node == last, 1.0, 0.0)).to(coef.dtype)
-    low, high = torch.where(node == last, 0.0, -1.0), torch.where(node == 0, 0.0, 1.0)
-    state = [x, low.to(x), high.to(x), torch.full_like(x, -math.inf), torch.full_like(x, math.inf)]
+    low, high = torch.where(node == last, 0.0, -1.0).to(x), torch.where(node == 0, 0.0, 1.0).to(x)
     found, least = torch.empty_like(x), torch.empty_like(x)
     active = torch.arange(len(x), device=x.device)
     for step in range(60):
-        x, low, high, down, up = state
         loss, slope, bend = _derivatives(*_horner(coef, x), corners)
         falling = slope < 0
         low, high = torch.where(falling, x, low), torch.where(falling, high, x)
-        down, up = torch.where(falling, slope, down), torch.where(falling, up, slope)
         new = x - slope / bend
-        newton = (new >= low) & (new <= high)
-        done = newton & ((new - x).abs() <= _STEP) | ~(slope.abs() > _ROUNDING * loss.abs())
-        other = (~newton | (step >= 20)).nonzero().squeeze(1)
-        if len(other):
-            ends = [v[other] for v in (low, high, down, up)]
-            new[other] = _inside(*ends, half=step % 2 == 1)
-            done[other] |= ends[1] - ends[0] <= _CLOSED
-        state = [new, low, high, down, up]
-        if step < 2:  # none is done yet
+        newton = (new >= low) & (new <= high) & (step < 20)
+        new = torch.where(newton, new, (low + high) / 2)  # where a limit of c puts a kink
+        if step < 2:  # hardly any is done yet
+            x = new
             continue
-        loss = loss + 0.5 * slope * (new - x) * newton
-        found[active], least[active] = new, loss
-        going = (~done).nonzero().squeeze(1)
+        found[active], least[active] = new, loss + 0.5 * slope * (new - x) * newton
+        enough = torch.where(newton, (new - x).abs() <= _STEP, high - low <= _CLOSED)
+        going = (~enough & (slope.abs() > _ROUNDING * loss.abs())).nonzero().squeeze(1)
+        x = new
         if len(going) == 0:
             break
         if 2 * len(going) < len(x):
             active, coef = active[going], coef.index_select(2, going)
-            state = [v[going] for v in state]
+            x, low, high = x[going], low[going], high[going]
     return found, least
-
-
-def _inside(low, high, down, up, half: bool):
-    """The middle, or a point nearer to the end with the smaller slope.
-
-    A coefficient that reaches its limit makes a kink in the slope, which is then small on one side
-    for long: cube roots temper the difference that a secant would take at its word.
-    """
-    left, right = (-down) ** (1 / 3), up ** (1 / 3)
-    share = 0.5 if half else (left / (left + right)).nan_to_num(0.5).clamp(0.01, 0.99)
-    return low + (high - low) * share
 
 
 def _horner(coef, x):
@@ -209,7 +191,7 @@ def _derivatives(value, first, second, corners):
     the inverse of G within the face.
     """
     size = (math.isqrt(8 * len(value) + 9) - 3) // 2
-    c, loss, inverse = best(value[:size], value[size:], corners, face=True)
+    c, loss, inverse = best(value[:size], value[size:], corners)
     r = list(-first[:size])
     bend = 0.0
     for (i, j), g1, g2 in zip(pairs(size), first[size:], second[size:], strict=True):

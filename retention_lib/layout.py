@@ -138,7 +138,8 @@ def fitted_curves(ax: Axes, table: pd.DataFrame) -> Axes:
         shade, line, marker = plots.looks(arch)
         ax.plot(of["t"], of["retention"], line, c=shade, marker=marker, ms=3, label=arch)
         ax.fill_between(of["t"], of["low"], of["high"], color=shade, alpha=0.18, lw=0)
-        ax.plot(of["t"], of["fitted"], ":", c=shade, lw=1.1, label=f"{arch}, mean fitted curve")
+        ax.plot(of["t"], of["fitted"], ":", c=shade, lw=1.1)
+    ax.plot([], [], "k:", lw=1.1, label="mean fitted curve")
     origin = {"epoch_0": "epoch 0", "first_learned": "the learned epoch"}[table["origin"].iloc[0]]
     ax.set(xlabel=f"epochs since {origin}", ylabel="mean retention r(t)", ylim=(0, 1.03))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

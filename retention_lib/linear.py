@@ -7,6 +7,7 @@ element on tensors of any shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor
 
 #: A Gram determinant below this share of its diagonal's product is rounding alone.
 _COLLINEAR = 1e-13
-_TINY = 1e-300
+_TINY, _HUGE = 1e-300, 1e300
 
 Corners = Sequence[tuple[float, ...]] | None
 
@@ -24,8 +25,7 @@ Corners = Sequence[tuple[float, ...]] | None
 class Best(NamedTuple):
     """Coefficients `c`, the quadratic c'Gc - 2 c'b there, and G^-1 within the face that c lies on.
 
-    `inverse` is packed as in `pairs`: zero at a corner, of rank one on an edge, and left empty
-    unless asked for.
+    `inverse`, packed as in `pairs`, is zero at a corner and of rank one on an edge.
     """
 
     c: list[Tensor]
@@ -70,7 +70,23 @@ def pairs(size: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(size) for j in range(i, size)]
 
 
-def best(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners, face: bool = False) -> Best:
+def least(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners) -> Tensor:
+    """The loss of `best` alone, in fewer passes and without a slow torch.where."""
+    if len(b) == 1:
+        return _clipped(b[0], gram[0], corners)[1]
+    if len(b) > 2:
+        return _free(b, gram).loss
+    loss, *others = (_edge(b, gram, *edge)[1] for edge in _edges(corners))
+    for other in others:
+        loss = torch.minimum(loss, other)
+    if corners and len(corners) == 2:
+        return loss
+    c, _, slack = _plane(b, gram, corners)
+    inside = (c[0] * b[0]).addcmul_(c[1], b[1]).neg_()
+    return torch.minimum(loss, inside.sub_(slack.clamp_max(0.0), alpha=_HUGE))
+
+
+def best(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners) -> Best:
     """Minimise c'Gc - 2 c'b over the convex hull of `corners`, or over all c for None.
 
     Parameters
@@ -82,8 +98,6 @@ def best(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners, face: bo
     corners : None or sequence of tuple
         One or two of one coordinate (a number, an interval), two or more of two (a segment, a
         convex polygon in order).
-    face : bool
-        Also give `inverse`, by which c follows when b and G change and the face does not.
 
     Examples
     --------
@@ -92,81 +106,94 @@ def best(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners, face: bo
     [1.0]
     """
     if len(b) == 1:
-        return _interval(b[0], gram[0], corners, face)
+        return _interval(b[0], gram[0], corners)
     if len(b) == 2:
-        return _inside_or_edges(b, gram, corners, face)
+        return _polygon(b, gram, corners)
     return _free(b, gram)
 
 
-def _interval(b, g, corners, face):
-    low, high = (corners[0][0], corners[-1][0]) if corners else (-torch.inf, torch.inf)
-    low, high = min(low, high), max(low, high)
+def _clipped(b, g, corners):
+    """One coefficient: the lowest point of a parabola, clipped; its loss, 1 / g and the limits."""
+    low, high = sorted((corners[0][0], corners[-1][0])) if corners else (-math.inf, math.inf)
     inverse = g.clamp_min(_TINY).reciprocal()
-    c = (b * inverse).clamp_(low, high)  # exact for one coefficient: the loss is a parabola
-    loss = (c * g).sub_(b, alpha=2).mul_(c)
-    return Best([c], loss, [_within(c, low, high, inverse)] if face else [])
+    c = (b * inverse).clamp_(low, high)
+    return c, (c * g).sub_(b, alpha=2).mul_(c), inverse, (low, high)
 
 
-def _within(s, low, high, inverse):
-    """`inverse` where s is free to move, else 0."""
-    if low == -torch.inf:
-        return inverse
-    return torch.where((s > low) & (s < high), inverse, 0.0)
+def _interval(b, g, corners):
+    c, loss, inverse, (low, high) = _clipped(b, g, corners)
+    return Best([c], loss, [inverse * ((c > low) & (c < high)) if corners else inverse])
 
 
-def _inside_or_edges(b, gram, corners, face):
-    """For two coefficients: the optimum over the plane if it is allowed, else on the best edge."""
+def _polygon(b, gram, corners):
+    """Two coefficients: the lowest point of the plane if it is allowed, else of all edges."""
     edges = _edges(corners)
-    found = None
-    for start, step in edges or [((0.0, 0.0), (1.0, 0.0))]:  # collinear columns: the first alone
-        limits = (0.0, 1.0) if edges else (-torch.inf, torch.inf)
-        edge = _edge(b, gram, start, step, limits, face)
-        found = edge if found is None else _either(edge, found, edge.loss < found.loss)
-    if len(edges) == 1:
-        return found
-    (b1, b2), (g11, g12, g22) = b, gram
+    s, loss, inverse = _edge(b, gram, *edges[0])
+    which = torch.zeros_like(loss, dtype=torch.int64)
+    for k, edge in enumerate(edges[1:], 1):
+        other = _edge(b, gram, *edge)
+        better = other[1] < loss
+        s, loss, inverse = (
+            torch.where(better, x, y) for x, y in zip(other, (s, loss, inverse), strict=True)
+        )
+        which = torch.where(better, k, which)
+    table = loss.new_tensor([(*start, *step) for start, step, _ in edges])
+    x, y, dx, dy = (column[which] for column in table.T)
+    c = [x + s * dx, y + s * dy]
+    face = [inverse * (dx * dx), inverse * (dx * dy), inverse * (dy * dy)]
+    if corners and len(corners) == 2:
+        return Best(c, loss, face)
+    inner, full, slack = _plane(b, gram, corners)
+    allowed = slack >= 0
+    pick = lambda x, y: [torch.where(allowed, *both) for both in zip(x, y, strict=True)]  # noqa: E731
+    inside = -(inner[0] * b[0] + inner[1] * b[1])
+    return Best(pick(inner, c), torch.where(allowed, inside, loss), pick(full, face))
+
+
+def _plane(b, gram, corners):
+    """Unconstrained c, G^-1, and by how much c keeps to the corners; negative if G is singular."""
+    g11, g12, g22 = gram
     det = g11 * g22 - g12 * g12
     sound = det > _COLLINEAR * (g11 * g22)
     scale = torch.where(sound, det, 1.0).reciprocal()
     inverse = [g22 * scale, -g12 * scale, g11 * scale]
-    c1, c2 = inverse[0] * b1 + inverse[1] * b2, inverse[1] * b1 + inverse[2] * b2
-    for (x, y), (dx, dy) in edges:
-        sound = sound & (dx * (c2 - y) >= dy * (c1 - x))
-    inside = Best([c1, c2], -(c1 * b1 + c2 * b2), inverse if face else [])
-    return _either(inside, found, sound)
+    c = [inverse[i] * b[0] + inverse[i + 1] * b[1] for i in (0, 1)]
+    slack = torch.where(sound, 0.0, -1.0).expand(c[0].shape)
+    for start, step, _ in _edges(corners) if corners else ():
+        edge = weigh((-step[1], step[0]), c)
+        offset = start[1] * step[0] - start[0] * step[1]
+        edge = edge - offset if offset else edge
+        slack = torch.minimum(slack, edge)
+    return c, inverse, slack
 
 
 def _edges(corners):
-    """(start, step) of every edge, counter-clockwise; a segment has one."""
+    """(start, step, limits of s) of every edge start + s step, counter-clockwise.
+
+    A segment has one; without corners it is the axis of c_1, for columns that are collinear.
+    """
     if not corners:
-        return []
+        return [((0.0, 0.0), (1.0, 0.0), (-math.inf, math.inf))]
     around = [*corners, corners[0]]
     area = sum(a[0] * b[1] - a[1] * b[0] for a, b in pairwise(around))
     around = around[:2] if len(corners) == 2 else around if area >= 0 else around[::-1]
-    return [(a, (b[0] - a[0], b[1] - a[1])) for a, b in pairwise(around)]
+    return [(a, (b[0] - a[0], b[1] - a[1]), (0.0, 1.0)) for a, b in pairwise(around)]
 
 
-def _edge(b, gram, start, step, limits, face):
-    """Best c = start + s step with s within `limits`."""
-    g11, g12, g22 = gram
-    gx, gy = weigh(step, (g11, g12)), weigh(step, (g12, g22))  # G step
-    inverse = weigh(step, (gx, gy)).clamp_min(_TINY).reciprocal()
-    s = ((weigh(step, b) - weigh(start, (gx, gy))) * inverse).clamp_(*limits)
-    c1, c2 = start[0] + s * step[0], start[1] + s * step[1]
-    loss = c1 * (c1 * g11 + 2 * (c2 * g12 - b[0])) + c2 * (c2 * g22 - 2 * b[1])
-    if not face:
-        return Best([c1, c2], loss, [])
-    free = _within(s, *limits, inverse)
-    return Best([c1, c2], loss, [free * (step[i] * step[j]) for i, j in pairs(2)])
-
-
-def _either(a: Best, b: Best, first: Tensor) -> Best:
-    """`a` where `first`, else `b`."""
-
-    def pick(x, y):
-        return [torch.where(first, *both) for both in zip(x, y, strict=True)]
-
-    return Best(pick(a.c, b.c), torch.where(first, a.loss, b.loss), pick(a.inverse, b.inverse))
+def _edge(b, gram, start, step, limits):
+    """Best s, the loss at start + s step, and 1 / step'G step if s is free to move, else 0."""
+    rows = gram[:2], gram[1:]
+    g_step = [weigh(step, row) for row in rows]
+    length = weigh(step, g_step)
+    inverse = length.clamp_min(_TINY).reciprocal()
+    offset, level = weigh(start, g_step), weigh(start, [weigh(start, row) for row in rows])
+    along = weigh(step, b) - offset
+    s = (along * inverse).clamp_(*limits)
+    loss = (s * length).sub_(along, alpha=2).mul_(s).add_(level)
+    if any(start):
+        loss = loss.sub_(weigh(start, b), alpha=2)
+    free = (s > limits[0]) & (s < limits[1])
+    return s, loss, inverse * free
 
 
 def _free(b, gram):

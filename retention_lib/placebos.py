@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from retention_lib.config import LITERAL
-from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
 from retention_lib.intervals import permutation_p
 from retention_lib.nulls import redraws
@@ -27,14 +26,10 @@ def mean_r2(correct: np.ndarray, model: str = "exponential") -> float:
     ----------
     correct : bool, (epoch, sample)
     """
-    r2 = _r2(correct, model)
+    # Under the literal convention the retention trace is correctness itself.
+    r2 = fit_decay(correct, model=model).r2
     known = np.isfinite(r2)
     return float(r2[known].mean()) if known.any() else np.nan
-
-
-def _r2(correct: np.ndarray, model: str) -> np.ndarray:
-    r, mask = retention_trace(correct, LITERAL)
-    return fit_decay(r > 0 if mask.all() else r, mask=None if mask.all() else mask, model=model).r2
 
 
 def redrawn_r2(
@@ -46,12 +41,13 @@ def redrawn_r2(
     ----------
     correct : bool, (epoch, sample)
     """
+    correct = correct[:, correct.any(0) & ~correct.all(0)]  # no redraw changes the others
+    if correct.shape[1] == 0:
+        return np.full(draws, np.nan)
     means = []
     for batch in redraws(correct, rng, draws):  # (draw, epoch, sample)
         together = batch.transpose(1, 0, 2).reshape(batch.shape[1], -1)
-        r2 = _r2(together, model).reshape(len(batch), -1)
-        known = np.isfinite(r2)
-        means.append(np.where(known, r2, 0).sum(1) / np.maximum(known.sum(1), 1))
+        means.append(fit_decay(together, model=model).r2.reshape(len(batch), -1).mean(1))
     return np.concatenate(means)
 
 

@@ -92,6 +92,15 @@ class Shrunk:
         """EM steps taken."""
         return len(self.path)
 
+    def predict(self, t) -> np.ndarray:
+        """P(right) at times `t` (epoch,), (epoch, sample): exp(-lambda t) over the posterior.
+
+        The posterior of log lambda is taken for normal, by Gauss-Hermite quadrature.
+        """
+        x, weight = np.polynomial.hermite_e.hermegauss(21)
+        rate = np.exp(self.log_mean + x[:, None] * self.log_sd)  # (node, sample)
+        return np.stack([weight @ np.exp(-rate * time) for time in t]) / weight.sum()
+
     def to_frame(self) -> pd.DataFrame:
         """One row per sample: `sample`, `label`, the estimates, `n_epochs`, `n_wrong`."""
         names = ["label", "decay_constant", "low", "high", "mean", "log_mean", "log_sd"]

@@ -137,11 +137,11 @@ def other_seed_r2(correct: np.ndarray, arch: np.ndarray) -> np.ndarray:
     return out
 
 
-def predictors() -> dict[str, rivals.Predictor]:
-    """The curves that notebook 02 lets predict: one per sample, and one for all samples."""
-    return {
-        "exponential": rivals.decay_predictor("exponential"),
-        "exponential_floor": rivals.decay_predictor("exponential_floor"),
+def predictors(*models: str) -> dict[str, rivals.Predictor]:
+    """The curves that notebook 02 lets predict: per sample, alone and shrunk, and one for all."""
+    chosen = models or ("exponential", "exponential_floor")
+    return {m: rivals.decay_predictor(m) for m in chosen} | {
+        "exponential, shrunk": rivals.shrunk_predictor(),
         "one exponential_floor for all": rivals.decay_predictor("exponential_floor", pooled=True),
     }
 

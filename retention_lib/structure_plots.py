@@ -30,12 +30,41 @@ _CHOICES = {
 }
 #: What the placebo columns are called, and their marks.
 _PLACEBOS = {
-    "r2": ("training images", "o"),
-    "held_out": ("held-out images, never trained on", "s"),
-    "shuffled": ("epochs shuffled", "x"),
+    "r2": ("training", "o"),
+    "held_out": ("held out", "s"),
+    "shuffled": ("shuffled", "x"),
 }
-#: Seconds in a day's hours, for the ticks of Ebbinghaus's figure.
+#: Names of the predicting models that are too long for an axis.
+_MODELS = {
+    "exponential_floor": "with floor",
+    "one exponential_floor for all": "one for all",
+}
+#: Hours and what they are called on Ebbinghaus's axis.
 _TICKS = {1 / 3: "20 min", 1: "1 h", 9: "9 h", 24: "1 d", 48: "2 d", 144: "6 d", 744: "31 d"}
+
+
+def _short(arch: str) -> str:
+    """`deit - resnet18` of `phantom_deit - phantom_resnet18`: two columns leave little room."""
+    return " - ".join(
+        name.removeprefix("phantom_").split("_patch")[0] for name in arch.split(" - ")
+    )
+
+
+def _legend_above(ax: Axes) -> None:
+    """Outside the axes, and without taking width from them."""
+    look = {"fontsize": 5.8, "handlelength": 1, "handletextpad": 0.3, "columnspacing": 0.8}
+    legend = ax.legend(
+        ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0, **look
+    )
+    ax.set_title(" ", fontsize=6)  # takes the height that the legend needs
+    legend.set_in_layout(False)
+
+
+def _only_first(ax: Axes) -> None:
+    """Name the rows in the first column of a figure only."""
+    place = ax.get_subplotspec()
+    if place is not None and not place.is_first_col():
+        ax.tick_params(axis="y", labelleft=False)
 
 
 def column(axes, fits, mean_curves, controlled, readings, predicted, kept) -> None:
@@ -67,22 +96,21 @@ def differences(ax: Axes, table: pd.DataFrame) -> Axes:
     low, high = table["ci_low"], table["ci_high"]
     a, b = table["arch_a"].iloc[0], table["arch_b"].iloc[0]
     for holds, shade, label in (
-        (low > 0, looks(b)[0], f"higher for {b}"),
-        (high < 0, looks(a)[0], f"higher for {a}"),
-        (~((low > 0) | (high < 0)), CHANCE, "interval holds 0"),
+        (low > 0, looks(b)[0], f"higher: {_short(b)}"),
+        (high < 0, looks(a)[0], _short(a)),
+        (~((low > 0) | (high < 0)), CHANCE, "undecided"),
     ):
         at = table.index[holds]
         ax.vlines(at, low[holds], high[holds], colors=shade, lw=0.6)
-        share = f"{holds.mean():.0%}"
-        ax.plot(at, table["difference"][holds], ".", c=shade, ms=2, label=f"{label}: {share}")
+        label = f"{label} {holds.mean():.0%}"
+        ax.plot(at, table["difference"][holds], ".", c=shade, ms=2, label=label)
     star = table.index[table["primary"]]
     ax.plot(star, table["difference"][star], "*", mfc="white", mec="black", ms=7, label="literal")
     ax.axhline(0, color=CHANCE, lw=0.6, ls=":")
-    # Readings that no curve fits have R^2 far below 0 and would hide all others.
-    ax.set_yscale("symlog", linthresh=0.5)
-    ax.set(ylabel="R² difference", xlabel="", xlim=(-1, len(table)))
+    # Readings that no curve fits have R^2 far below 0: drawn up to the edge, or they hide the rest.
+    ax.set(ylabel="R² difference", xlabel="", xlim=(-1, len(table)), ylim=(-1, 1))
     ax.tick_params(labelbottom=False)
-    ax.legend(ncols=2, loc="upper left", title=f"{len(table)} readings")
+    _legend_above(ax)
     return ax
 
 
@@ -99,6 +127,7 @@ def choices(ax: Axes, table: pd.DataFrame) -> Axes:
                 y += 1
         y += 0.5
     ax.set_yticks([at for at, _ in labels], [label for _, label in labels], fontsize=5.5)
+    _only_first(ax)
     ax.set(xlabel="readings, sorted by difference", xlim=(-1, len(table)), ylim=(y, -1))
     ax.tick_params(axis="y", length=0)
     return ax
@@ -114,17 +143,17 @@ def placebos(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     place = np.arange(len(table))[::-1]
     ax.hlines(place, table["curveball_low"], table["curveball_high"], colors=CHANCE, lw=5,
-              alpha=0.6, label=f"curveball, 95 % of {table['draws'].iloc[0]:,}")  # fmt: skip
+              alpha=0.6, label="curveball, 95 %")  # fmt: skip
     for column, (label, marker) in _PLACEBOS.items():
         fill = "black" if column == "r2" else "none"
         ax.plot(table[column], place, marker, mec="black", mfc=fill, ms=4.5, ls="none", label=label)
     for y, (_, row) in zip(place, table.iterrows(), strict=True):
-        name = f"{row['quantity']}   (p = {row['p']:.2g} against curveball)"
+        name = f"{_short(row['quantity'])}, p = {row['p']:.2g} against curveball"
         ax.text(0.01, y + 0.2, name, transform=ax.get_yaxis_transform(), fontsize=6.5)
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
     ax.set(yticks=[], ylim=(-0.5, len(table) - 0.1), xlabel="mean R² under the literal convention")
     ax.spines["left"].set_visible(False)
-    ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+    _legend_above(ax)
     return ax
 
 
@@ -143,13 +172,14 @@ def skill(ax: Axes, table: pd.DataFrame) -> Axes:
         y = np.arange(len(models))[::-1] + 0.22 * (len(archs) / 2 - 0.5 - i)
         shade, _, marker = looks(arch)
         ax.hlines(y, of["ci_low"], of["ci_high"], colors=shade, lw=1.5)
-        label = f"{arch}, n = {of['n'].iloc[0]:,}"
+        label = f"{_short(arch)}, n = {of['n'].iloc[0]:,}"
         ax.plot(of["skill"], y, marker, c=shade, ms=4, ls="none", label=label)
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
-    ax.set_yticks(np.arange(len(models))[::-1], [m.replace("_", " ") for m in models])
+    ax.set_yticks(np.arange(len(models))[::-1], [_MODELS.get(m, m) for m in models])
+    _only_first(ax)
     scheme = {"cross_seed": "in another seed", "one_step": "one epoch ahead"}
-    ax.set(xlabel=f"log-loss skill {scheme[table['scheme'].iloc[0]]} (0 = constant rate)")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    ax.set(xlabel=f"log-loss skill {scheme[table['scheme'].iloc[0]]}, 0 = constant")
+    _legend_above(ax)
     return ax
 
 
@@ -163,7 +193,7 @@ def survival(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     for arch, of in table.groupby("arch", sort=False):
         shade, line, _ = looks(arch)
-        label = f"{arch}, {of['at_risk'].max():,} at risk"
+        label = f"{_short(arch)}, {of['at_risk'].max():,} at risk"
         ax.step(of["time"], of["survival"], line, where="post", c=shade, label=label)
         band = {"step": "post", "color": shade, "alpha": 0.18, "lw": 0}
         ax.fill_between(of["time"], of["ci_low"], of["ci_high"], **band)

@@ -485,6 +485,9 @@ def hazard_model(
     samples there are. Intervals redraw groups within classes, since samples are shared by runs and
     architectures; the binomial errors beside them (`model_se`) take every step for independent.
     Age and epoch together fix the learned epoch, which therefore has no effect of its own here.
+    Where most samples are learned at epoch 0, age and epoch are nearly the same: samples learned
+    late, often the harder ones, then decide what is put down to which. Read the architecture's
+    coefficient; it hardly depends on that division.
 
     Parameters
     ----------
@@ -508,7 +511,8 @@ def hazard_model(
         `model_se`, `at_risk`, `events`, `reference`, `failed` (resamples without a finite fit).
         Age coefficients are the link of the hazard in the reference epochs (the last) of the
         reference architecture. Ages and epochs with fewer than `MIN_EVENTS` events or survivals
-        are pooled with the following ones ("3-5").
+        are pooled with the following ones ("3-5"). `estimate` is NaN where the maximum lies at
+        infinity, as for clocks that the data cannot tell apart.
 
     Raises
     ------

@@ -21,7 +21,7 @@ def hazard_curve(ax: Axes, table: pd.DataFrame) -> Axes:
         scale and one event.
     """
     _curves(ax, table, "hazard")
-    ax.set(ylabel=f"hazard of {table['event'].iloc[0]} forgetting [per epoch]")
+    ax.set(ylabel=f"hazard, {table['event'].iloc[0]} forgetting [1/epoch]")
     ax.set_ylim(bottom=0)
     return ax
 
@@ -35,7 +35,7 @@ def survival_curve(ax: Axes, table: pd.DataFrame) -> Axes:
         `arch`, `seeds`, `scale`, `time`, `at_risk`, `survival`, `ci_low`, `ci_high`; one scale.
     """
     _curves(ax, table, "survival", drawstyle="steps-post", step="post")
-    ax.set(ylabel="learned samples not yet forgotten")
+    ax.set(ylabel="learned, not yet forgotten")
     return ax
 
 

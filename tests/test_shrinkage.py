@@ -310,3 +310,21 @@ def test_bad_input_is_named():
     rng = np.random.default_rng(0)
     with pytest.raises(RuntimeError, match="not converged in 2 steps"):
         shrink(simulate([50], -2, 0, 1, 9, rng)[0], max_iter=2)
+
+
+def test_prediction_is_the_curve_averaged_over_the_posterior():
+    rng = np.random.default_rng(21)
+    rate = 0.1 * np.exp(rng.normal(size=400))
+    r = (rng.random((13, 400)) < np.exp(-rate * np.arange(13)[:, None])).astype(float)
+    r[0] = 1
+    found = shrink(r)
+    t = np.array([0.0, 1.0, 5.0, 12.0])
+    predicted = found.predict(t)
+    u = rng.normal(size=(20_000, 1)) * found.log_sd[:20] + found.log_mean[:20]
+    drawn = [np.exp(-np.exp(u) * time).mean(0) for time in t]
+    np.testing.assert_allclose(predicted[:, :20], drawn, atol=0.01)
+    np.testing.assert_allclose(predicted[0], 1, rtol=1e-12)
+    assert (np.diff(predicted, axis=0) < 0).all()
+    # Calibrated: new answers of the same samples are right as often as is said.
+    truth = np.exp(-rate * t[:, None])
+    np.testing.assert_allclose(predicted.mean(1), truth.mean(1), atol=0.02)
