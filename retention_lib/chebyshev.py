@@ -14,9 +14,12 @@ from torch import Tensor
 
 from retention_lib.linear import Corners, best, pairs
 
-#: A curve in t exp(u) is analytic in u within about pi / 2 of the real axis, so that at a spacing
-#: of 0.3 every degree gains a digit. Even, so that x = 0 is a Chebyshev point.
-DEGREE = 10
+#: Degrees to choose from, even so that x = 0 is a Chebyshev point. Curves that decay in t exp(u)
+#: need the first at a spacing of 0.3: each degree gains a digit. Curves that grow need more, up to
+#: where powers of x cost as many digits as they gain.
+_DEGREES = (10, 14, 18)
+#: Interpolation error that is enough, relative to the largest value of a bracket.
+_ERROR = 1e-10
 #: Newton stops after a step in x as small as this: it leaves about its square.
 _STEP = 1e-5
 #: Where Newton fails the bracket is closed to this width.
@@ -33,10 +36,9 @@ class Shared:
 
     def __init__(self, basis, w: Tensor, t: Tensor, nodes: Tensor):
         grid = [x.T.contiguous() for x in basis(t, nodes)]  # (node, epoch)
-        points, to_powers = _points(t.device)
-        around = nodes[1:-1, None] + (nodes[1] - nodes[0]) * points
-        shape = (*around.shape, len(t))
-        near = [x.T.reshape(shape) for x in basis(t, around.view(-1))]  # (node, point, epoch)
+        self.degree = _degree(basis, t, nodes)
+        points, to_powers = _points(self.degree, t.device)
+        near = _around(basis, t, nodes, points)  # (node, point, epoch)
         packed = pairs(len(near))
         self.first, self.second = grid, [grid[i] * grid[j] for i, j in packed]
         self.near_first = torch.cat([_powers(to_powers, x) for x in near], 1)
@@ -76,6 +78,8 @@ class PerTrace:
 
     def __init__(self, basis, w, t, nodes):
         self.basis, self.nodes = basis, nodes
+        some = t[:, :: max(1, t.shape[1] // 16)]
+        self.degree = _degree(basis, some.reshape(-1, 1), nodes)
         size = len(basis(t[:, :1], nodes[0]))
         self.quantities = size + len(pairs(size))
 
@@ -85,7 +89,7 @@ class PerTrace:
 
     def polynomials(self, q, w, t, node, trace, out):
         """As in `Shared`."""
-        points, to_powers = _points(t.device)
+        points, to_powers = _points(self.degree, t.device)
         middle = self.nodes[node.clamp(1, len(self.nodes) - 2)]
         values = middle + (self.nodes[1] - self.nodes[0]) * points[:, None]
         w = w if w.shape[1] == 1 else w[:, trace]
@@ -105,11 +109,38 @@ class PerTrace:
         return columns[: len(phi)], columns[len(phi) :]
 
 
-def _points(device):
+def _points(degree, device):
     """Chebyshev points in -1..1 and the matrix from values there to coefficients of powers."""
-    angle = math.pi * (torch.arange(DEGREE + 1, dtype=torch.float64) + 0.5) / (DEGREE + 1)
-    x = angle.cos()
+    x = (math.pi * (torch.arange(degree + 1, dtype=torch.float64) + 0.5) / (degree + 1)).cos()
     return x.to(device), torch.linalg.inv(torch.vander(x, increasing=True)).to(device)
+
+
+def _around(basis, t, nodes, x):
+    """The basis at all points `x` around all inner nodes, each (node, point, epoch)."""
+    u = nodes[1:-1, None] + (nodes[1] - nodes[0]) * x
+    return [phi.T.reshape(*u.shape, len(t)) for phi in basis(t, u.view(-1))]
+
+
+def _degree(basis, t, nodes):
+    """The least degree that meets the basis and its products where interpolation errs most."""
+    errors = {}
+    for degree in _DEGREES:
+        points, to_powers = _points(degree, t.device)
+        angle = math.pi * torch.arange(degree + 2, dtype=t.dtype, device=t.device) / (degree + 1)
+        matrix = torch.vander(angle.cos(), degree + 1, increasing=True) @ to_powers
+        at, exact = (_around(basis, t, nodes, x) for x in (points, angle.cos()))
+        at, exact = (v + [v[i] * v[j] for i, j in pairs(len(v))] for v in (at, exact))
+        off, scale = torch.cat(
+            [
+                torch.stack([matrix @ a - e, e]).abs().amax((2, 3))
+                for a, e in zip(at, exact, strict=True)
+            ],
+            1,
+        )
+        errors[degree] = float((off / scale.clamp_min(1e-300)).amax())
+        if errors[degree] <= _ERROR:
+            return degree
+    return min(errors, key=errors.get)
 
 
 def _powers(to_powers, values):
@@ -117,7 +148,7 @@ def _powers(to_powers, values):
 
     The value at x = 0, the middle point, is taken out first: what is constant stays exactly so.
     """
-    middle = values[..., DEGREE // 2, None, :]
+    middle = values[..., values.shape[-2] // 2, None, :]
     out = to_powers @ (values - middle)
     out[..., :1, :] += middle
     return out

@@ -101,8 +101,8 @@ def fit_decay(
     """
     r, t, w = _check(r, t, mask, weights, model, loss, bounds, level)
     device = torch.device(device)
-    if chunk is None:  # a CPU's cache; a GPU wants to be filled
-        chunk = 8192 if device.type == "cpu" else 1 << 18
+    if chunk is None:  # the solver works in the cache by itself; a GPU wants to be filled
+        chunk = 1 << 15 if device.type == "cpu" else 1 << 18
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 trace, got {chunk}")
     job = Job(model, loss, tuple(map(float, bounds)), level)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retention_lib import _new_separable as separable
-from retention_lib import bernoulli, errors, step, uncertainty, weibull
+from retention_lib import bernoulli, errors, separable, step, uncertainty, weibull
 from retention_lib.curves import CURVES, basis, lost
 from retention_lib.decay_result import NOT_FITTED, Status
 
@@ -22,6 +22,8 @@ CENSORED_LEVEL = 0.95
 LEVEL_CURVE = 1e-9
 #: As near to a bound in log lambda counts as at it.
 EDGE = 1e-6
+#: Fewer traces than this are not worth a thread of their own.
+_LEAST = 2048
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,26 @@ def fit_columns(job: Job, y, w, t, device: torch.device, chunk: int) -> dict[str
     if y.shape[1] == 0:  # the names and types of no traces are those of one
         one = fit_columns(job, np.zeros((len(y), 1)), None, np.arange(len(y)), device, 1)
         return {name: values[:0] for name, values in one.items()}
-    parts = []
-    for start in range(0, y.shape[1], chunk):
+    weights = np.ones(len(y)) if w is None else w
+
+    def fit(start: int) -> dict[str, Tensor]:
         part = (..., slice(start, start + chunk))
-        own = [
-            _to_device(a if a.ndim == 1 else a[part], device)
-            for a in (np.ones(len(y)) if w is None else w, t)
-        ]
-        parts.append(_fit_chunk(job, _to_device(y[part], device), *own))
+        own = [a if a.ndim == 1 else a[part] for a in (weights, t)]
+        return _fit_chunk(job, *(_to_device(a, device) for a in (y[part], *own)))
+
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    chunk = max(1, min(chunk, max(_LEAST, -(-y.shape[1] // threads))))
+    starts = range(0, y.shape[1], chunk)
+    if device.type == "cpu":
+        # Chunks side by side, each on one thread: threads that share every small operation wait
+        # for each other, and on a busy machine they wait most of the time.
+        try:
+            with ThreadPoolExecutor(threads, "fit", torch.set_num_threads, (1,)) as pool:
+                parts = list(pool.map(fit, starts))
+        finally:
+            torch.set_num_threads(threads)  # the number is partly global
+    else:
+        parts = [fit(start) for start in starts]
     return {k: torch.cat([p[k] for p in parts]).cpu().numpy() for k in parts[0]}
 
 
@@ -62,11 +76,8 @@ def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 def _fit_chunk(job: Job, y, w, t) -> dict[str, Tensor]:
     """Fit the columns of `y` (epoch, trace) and say what became of each."""
     w = w[:, None] if w.ndim == 1 else w
-    failed = (~y.isfinite() & (w > 0)).any(0)
-    y = torch.where(y.isfinite() & (w > 0), y, 0.0)
+    y, failed, low, high = _range(y, w)
     n = (w > 0).sum(0).expand(y.shape[1])
-    high = torch.where(w > 0, y, -math.inf).amax(0)
-    low = torch.where(w > 0, y, math.inf).amin(0)
     flat = high - low <= 1e-12 * torch.maximum(high.abs(), low.abs())
     if job.model in CURVES:
         found, state, solution = _smooth(job, y, w, t)
@@ -89,8 +100,23 @@ def _fit_chunk(job: Job, y, w, t) -> dict[str, Tensor]:
         if job.level is not None:
             _uncertainty(job, y, w, t, state, solution, found)
     unfit = torch.isin(state, torch.tensor([int(s) for s in NOT_FITTED], device=y.device))
-    found = {name: torch.where(unfit, math.nan, value) for name, value in found.items()}
+    if bool(unfit.any()):
+        found = {name: torch.where(unfit, math.nan, value) for name, value in found.items()}
     return found | {"status": state.to(torch.int8), "n_epochs": n.to(torch.int32)}
+
+
+def _range(y, w) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The traces with 0 where nothing is weighed, which of them fail, and their smallest and
+    largest value."""
+    if w.shape[1] == 1 and bool((w > 0).all()):
+        low, high = torch.aminmax(y, dim=0)  # NaN and infinity show in one of them
+        if bool((high - low).isfinite().all()):
+            return y, torch.zeros_like(low, dtype=torch.bool), low, high
+    weighed = w > 0
+    failed = (~y.isfinite() & weighed).any(0)
+    y = torch.where(y.isfinite() & weighed, y, 0.0)
+    low = torch.where(weighed, y, math.inf).amin(0)
+    return y, failed, low, torch.where(weighed, y, -math.inf).amax(0)
 
 
 def _closed_form(job: Job, y, w, t) -> tuple[dict[str, Tensor], Tensor]:

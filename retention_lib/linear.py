@@ -79,7 +79,7 @@ def least(b: Sequence[Tensor], gram: Sequence[Tensor], corners: Corners) -> Tens
     loss, *others = (_edge(b, gram, *edge)[1] for edge in _edges(corners))
     for other in others:
         loss = torch.minimum(loss, other)
-    if corners and len(corners) == 2:
+    if not _has_inside(corners):
         return loss
     c, _, slack = _plane(b, gram, corners)
     inside = (c[0] * b[0]).addcmul_(c[1], b[1]).neg_()
@@ -141,7 +141,7 @@ def _polygon(b, gram, corners):
     x, y, dx, dy = (column[which] for column in table.T)
     c = [x + s * dx, y + s * dy]
     face = [inverse * (dx * dx), inverse * (dx * dy), inverse * (dy * dy)]
-    if corners and len(corners) == 2:
+    if not _has_inside(corners):
         return Best(c, loss, face)
     inner, full, slack = _plane(b, gram, corners)
     allowed = slack >= 0
@@ -175,9 +175,21 @@ def _edges(corners):
     if not corners:
         return [((0.0, 0.0), (1.0, 0.0), (-math.inf, math.inf))]
     around = [*corners, corners[0]]
-    area = sum(a[0] * b[1] - a[1] * b[0] for a, b in pairwise(around))
-    around = around[:2] if len(corners) == 2 else around if area >= 0 else around[::-1]
+    around = around[:2] if len(corners) == 2 else around if _area(corners) >= 0 else around[::-1]
     return [(a, (b[0] - a[0], b[1] - a[1]), (0.0, 1.0)) for a, b in pairwise(around)]
+
+
+def _area(corners):
+    """Twice the area of a polygon, positive if its corners go counter-clockwise."""
+    return sum(a[0] * b[1] - a[1] * b[0] for a, b in pairwise([*corners, corners[0]]))
+
+
+def _has_inside(corners):
+    """Whether c may be elsewhere than on an edge."""
+    if not corners:
+        return True
+    size = max(abs(a - b) for x in zip(*corners, strict=True) for a in x for b in x)
+    return abs(_area(corners)) > 1e-12 * size**2
 
 
 def _edge(b, gram, start, step, limits):

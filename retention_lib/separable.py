@@ -7,7 +7,7 @@ therefore products of the data with tables:
 
 1. at the nodes of a grid of u, which shows every local minimum of the profile to be polished;
 2. at Chebyshev points of the bracket around each, as polynomials of u that stand for b and G to
-   about twelve digits, so that Newton's method needs no further evaluation of the basis;
+   ten digits or more, so that Newton's method needs no further evaluation of the basis;
 3. at the best u alone, exactly, for the coefficients and the residuals.
 
 Where times differ between traces the same is done with the basis evaluated for each.
@@ -23,14 +23,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retention_lib.chebyshev import DEGREE, PerTrace, Shared, polish
+from retention_lib.chebyshev import PerTrace, Shared, polish
 from retention_lib.linear import Corners, best, fewest, least, pairs, weigh
 
 #: Distance of the nodes in u = log lambda. On 30 epochs, retention traces and noise alone, the
 #: fits with one free coefficient lost no minimum to it in 160,000 traces, those with two one.
 SPACING = 0.3
-#: Losses that differ by no more than this share are equal: rounding.
-_ROUNDING = 2e-15
+#: Losses of two minima that differ by no more than this share are equal: rounding.
+_EQUAL = 2e-15
+#: So is that at the lower bound, a sum taken in another order.
+_LEVEL = 4e-14
 #: Traces at a time in passes over (epoch, trace) on a CPU, so that they stay in its cache.
 _BLOCK = 8192
 
@@ -108,7 +110,7 @@ def minimise(
     ]
     node, trace, first = (torch.cat(x) for x in zip(*found, strict=True))
     edges = list(accumulate((len(found[0]) for found in found), initial=0))
-    coef = nodes.new_empty(moments.quantities, DEGREE + 1, len(node))
+    coef = nodes.new_empty(moments.quantities, moments.degree + 1, len(node))
     for (part, q, *rest), ends in zip(blocks, pairwise(edges), strict=True):
         here = slice(*ends)
         moments.polynomials(
@@ -232,9 +234,9 @@ def _minima(loss):
 def _best_of_each(u, loss, trace, first, lowest):
     """The u of the least loss of every trace, the smallest of equals."""
     least = torch.full_like(first, math.inf).scatter_reduce_(0, trace, loss, "amin")
-    limit = least + _ROUNDING * least.abs()
+    limit = least + _EQUAL * least.abs()
     last = len(u) - 1  # where no loss is a number
     order = torch.arange(len(u), device=u.device)
     order = torch.where(loss <= limit[trace], order, last)
     pick = torch.full_like(least, last, dtype=order.dtype).scatter_reduce_(0, trace, order, "amin")
-    return torch.where(first <= limit, lowest, u[pick])
+    return torch.where(first <= least + _LEVEL * least.abs(), lowest, u[pick])

@@ -104,7 +104,7 @@ def slow_linear(y, columns, vertices):
     return min(found)
 
 
-def slow_sse(y, vertices, t=T, bounds=BOUNDS, n_grid=150):
+def slow_sse(y, vertices, t=T, bounds=BOUNDS, n_grid=120):
     """The readable twin: a dense grid of log lambda, every dip of it refined by scipy."""
 
     def at(u):
@@ -133,7 +133,7 @@ def test_nist_certified_values(name):
 @pytest.mark.parametrize("kind", ["binary", "smooth", "noise"])
 @pytest.mark.parametrize("model", MODELS)
 def test_sse_agrees_with_the_slow_twin(model, kind):
-    y, vertices = traces(kind, 5, seed=3), CURVES[model].vertices
+    y, vertices = traces(kind, 3, seed=3), CURVES[model].vertices
     slow = [slow_sse(y[:, i], vertices) for i in range(y.shape[1])]
     np.testing.assert_allclose(fit(y, vertices)[2], slow, rtol=1e-9, atol=1e-12)
 
@@ -239,13 +239,14 @@ def test_families_of_one_and_of_three_functions():
         return torch.ones_like(t), t / 30, torch.exp(-u.exp() * t)
 
     u, c, sse = fit(y, basis=three, bounds=(0.01, 3.0))
-    grid = np.linspace(math.log(0.01), math.log(3), 2000)
+    grid = np.linspace(math.log(0.01), math.log(3), 1000)
     for i in range(6):
         tables = [
             np.stack([x.expand(t.shape)[:, 0] for x in three(t, torch.tensor(v))]) for v in grid
         ]
         rests = [np.linalg.lstsq(table.T, y[:, i])[1][0] for table in tables]
-        assert sse[i] <= min(rests) and sse[i] == pytest.approx(min(rests), rel=1e-4)
+        assert sse[i] <= min(rests) * (1 + 1e-12)
+        assert sse[i] == pytest.approx(min(rests), rel=1e-4)
         table = np.stack([x.expand(t.shape)[:, 0] for x in three(t, torch.tensor(u[i]))])
         np.testing.assert_allclose(c[:, i], np.linalg.lstsq(table.T, y[:, i])[0], rtol=1e-6)
     for low, high in ((0.3, 0.5), (-1.0, 0.2), (0.7, 0.7)):
