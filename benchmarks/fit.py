@@ -5,8 +5,8 @@
 
 Distinct traces of 30 epochs in single precision, exponential with floor. Prints and writes
 `benchmarks/results/fit.json`: traces/s (best of several), ratios and peak memory. With --parity
-instead: every trace on which scipy, best of several starts within the same bounds, is better by more
-than a relative 1e-6, of 2,000 binary and 2,000 smooth ones per model.
+instead: of 2,000 binary and 2,000 smooth ones per model every trace on which scipy, best of several
+starts within the same bounds, is better by more than a relative 1e-6.
 """
 
 from __future__ import annotations
@@ -161,32 +161,33 @@ def agreement(y: np.ndarray, device: str) -> float:
     return float(np.abs(there / here - 1).max())
 
 
-#: (R(0), R(inf)) and the clock in which R decays, from scipy's numbers in a box.
+#: Numbers beside lambda that scipy searches in a box, and (R(0), R(inf)) from these.
 PARITY = {
-    "exponential": (0, lambda: (1, 0), lambda: T),
-    "exponential_floor": (1, lambda floor: (1, floor), lambda *_: T),
-    "exponential_amplitude": (2, lambda start, kept: (start, start * kept), lambda *_: T),
-    "exponential_signed": (2, lambda start, end: (start, end), lambda *_: T),
-    "power": (0, lambda: (1, 0), lambda: np.log1p(T)),
-    "weibull": (1, lambda shape: (1, 0), None),
+    "exponential": (0, lambda: (1, 0)),
+    "exponential_floor": (1, lambda floor: (1, floor)),
+    "exponential_amplitude": (2, lambda start, kept: (start, start * kept)),
+    "exponential_signed": (2, lambda start, end: (start, end)),
+    "power": (0, lambda: (1, 0)),
+    "weibull": (1, lambda log_shape: (1, 0)),
 }
 
 
 def scipy_best(y: np.ndarray, model: str) -> float:
     """Least sum of squares of bounded searches from several starts."""
-    n, ends, clock = PARITY[model]
-    box = [math.log(SHAPE_BOUNDS[0])], [math.log(SHAPE_BOUNDS[1])]
-    box = box if model == "weibull" else ([0] * n, [1] * n)
-    bounds = ([math.log(LAMBDA_BOUNDS[0]), *box[0]], [math.log(LAMBDA_BOUNDS[1]), *box[1]])
+    n, ends = PARITY[model]
+    shaped, clock = model == "weibull", np.log1p(T) if model == "power" else T
+    box = np.log(SHAPE_BOUNDS) if shaped else (0, 1)
+    bounds = [
+        [math.log(bound), *[edge] * n] for bound, edge in zip(LAMBDA_BOUNDS, box, strict=True)
+    ]
 
     def rest(x):
         x = x.tolist()
         start, end = ends(*x[1:])
-        if clock is None:
-            return np.exp(-((math.exp(x[0]) * T) ** math.exp(x[1]))) - y
-        return end + (start - end) * np.exp(-math.exp(x[0]) * clock(*x[1:])) - y
+        power = math.exp(x[1]) if shaped else 1.0
+        return end + (start - end) * np.exp(-((math.exp(x[0]) * clock) ** power)) - y
 
-    middle = [0.0 if model == "weibull" else 0.5] * n
+    middle = [0.0 if shaped else 0.5] * n
     starts = [[math.log(rate), *middle] for rate in (0.005, 0.05, 0.5)]
     found = [least_squares(rest, x, bounds=bounds, xtol=1e-12, ftol=1e-12) for x in starts]
     return 2 * min(f.cost for f in found)
@@ -207,7 +208,7 @@ def parity(models: list[str], n: int) -> list[dict]:
             print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
             row["losses"] = [
                 {"trace": int(i), "ours": float(fit.sse[i]), "scipy": float(theirs[i])}
-                | {"decay": float(fit.decay_constant[i]), "status": int(fit.status[i])}
+                | {name: float(values[i]) for name, values in fit.params.items()}
                 for i in lost
             ]
             for loss in row["losses"]:

@@ -46,12 +46,14 @@ class Form(NamedTuple):
 
 
 def fewest(corners: Corners) -> Form:
-    """Write a point as one fixed coefficient and a segment as one in 0..1 beside an offset."""
+    """Write a point as one fixed coefficient and a segment as one of length 1 beside an offset."""
     if corners is None or len(corners[0]) == 1 or len(corners) > 2:
         return Form(None, None, corners)
     if len(corners) == 1:
         return Form(None, [tuple(corners[0])], [(1.0,)])
     step = tuple(b - a for a, b in zip(*corners, strict=True))
+    if sum(step) < 0:  # weights of 1 cost no pass over the data, those of -1 do
+        return Form(tuple(corners[0]), [tuple(-x for x in step)], [(-1.0,), (0.0,)])
     return Form(tuple(corners[0]), [step], [(0.0,), (1.0,)])
 
 
@@ -158,7 +160,7 @@ def _plane(b, gram, corners):
     scale = torch.where(sound, det, 1.0).reciprocal()
     inverse = [g22 * scale, -g12 * scale, g11 * scale]
     c = [inverse[i] * b[0] + inverse[i + 1] * b[1] for i in (0, 1)]
-    slack = torch.where(sound, 0.0, -1.0).expand(c[0].shape)
+    slack = (sound.to(det.dtype) - 1.0).expand(c[0].shape)
     for start, step, _ in _edges(corners) if corners else ():
         edge = weigh((-step[1], step[0]), c)
         offset = start[1] * step[0] - start[0] * step[1]

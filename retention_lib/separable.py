@@ -218,7 +218,8 @@ def _reduced(basis, t, nodes, vertices):
             weigh(form.offset, _values(basis, t, u)) for u in nodes[[0, len(nodes) // 2, -1]]
         )
         if not all(torch.equal(offset, other) for other in others):  # it depends on u: no offset
-            span, corners, offset = [form.offset, *span], [(1.0, 0.0), (1.0, 1.0)], None
+            corners = [(1.0, *corner) for corner in corners]
+            span, offset = [form.offset, *span], None
     return lambda t, u: [weigh(row, _values(basis, t, u)) for row in span], offset, corners
 
 

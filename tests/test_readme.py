@@ -47,6 +47,14 @@ def test_profiles_and_commands_are_those_of_the_code():
     assert commands <= {"capture", "status", "reproduce", "report", "pretrain"}
 
 
+def test_the_example_of_a_fit_runs(capsys):
+    _, example = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(example, {})
+    shown = capsys.readouterr().out
+    assert shown.startswith("DecayFit(exponential_floor, bernoulli, 500 traces: ")
+    assert "censored" in shown and "decay_high" in shown
+
+
 @pytest.mark.slow
 def test_the_example_on_your_own_data_runs(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(1)
@@ -57,7 +65,7 @@ def test_the_example_on_your_own_data_runs(tmp_path, monkeypatch, capsys):
             Image.fromarray(pixels).save(tmp_path / "my_images" / name / f"{i}.png")
     monkeypatch.setenv("RETENTION_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.S)
     assert '"resnet18", "input_size": 128, "epochs": 10' in example
     small = '"phantom_resnet18", "input_size": 32, "epochs": 2, "weights": "none"'
     exec(example.replace('"resnet18", "input_size": 128, "epochs": 10', small), {})

@@ -231,24 +231,29 @@ def test_weights_and_times_of_each_trace(model):
     np.testing.assert_allclose([x[..., -1] for x in stretched[::2]], [x[0] for x in alone[::2]])
 
 
-def test_families_of_one_and_of_three_functions():
+@pytest.mark.parametrize("n_functions", [2, 3])
+def test_free_coefficients(n_functions):
     t = torch.as_tensor(T)[:, None]
     y = traces("smooth", 6)
 
-    def three(t, u):
-        return torch.ones_like(t), t / 30, torch.exp(-u.exp() * t)
+    def family(t, u):
+        return (torch.exp(-u.exp() * t), torch.ones_like(t), t / 30)[:n_functions]
 
-    u, c, sse = fit(y, basis=three, bounds=(0.01, 3.0))
-    grid = np.linspace(math.log(0.01), math.log(3), 1000)
+    def columns(u):
+        return torch.cat([x.expand(t.shape) for x in family(t, torch.tensor(u))], 1).numpy()
+
+    u, c, sse = fit(y, basis=family, bounds=(0.01, 3.0))
+    tables = [columns(v) for v in np.linspace(math.log(0.01), math.log(3), 1000)]
     for i in range(6):
-        tables = [
-            np.stack([x.expand(t.shape)[:, 0] for x in three(t, torch.tensor(v))]) for v in grid
-        ]
-        rests = [np.linalg.lstsq(table.T, y[:, i])[1][0] for table in tables]
-        assert sse[i] <= min(rests) * (1 + 1e-12)
-        assert sse[i] == pytest.approx(min(rests), rel=1e-4)
-        table = np.stack([x.expand(t.shape)[:, 0] for x in three(t, torch.tensor(u[i]))])
-        np.testing.assert_allclose(c[:, i], np.linalg.lstsq(table.T, y[:, i])[0], rtol=1e-6)
+        least = min(np.linalg.lstsq(table, y[:, i])[1][0] for table in tables)
+        assert sse[i] <= least * (1 + 1e-12)
+        assert sse[i] == pytest.approx(least, rel=1e-4)
+        alone = np.linalg.lstsq(columns(u[i]), y[:, i])[0]
+        np.testing.assert_allclose(c[:, i], alone, rtol=1e-6, atol=1e-8)
+
+
+def test_intervals_of_one_coefficient():
+    y, grid = traces("smooth", 6), np.linspace(math.log(0.01), math.log(3), 1000)
     for low, high in ((0.3, 0.5), (-1.0, 0.2), (0.7, 0.7)):
         u, c, sse = fit(
             y, [(low,), (high,)], basis=lambda t, u: [torch.exp(-u.exp() * t)], bounds=(0.01, 3.0)
