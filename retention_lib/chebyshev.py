@@ -162,7 +162,9 @@ def _multiply(tables, y, trace, groups, out):
             torch.mm(table, rows[start:end].T, out=out[:, start:end])
 
 
-def polish(coef: Tensor, node: Tensor, last: int, corners: Corners) -> tuple[Tensor, Tensor]:
+def polish(
+    coef: Tensor, node: Tensor, vertex: Tensor, last: int, corners: Corners
+) -> tuple[Tensor, Tensor]:
     """Minimise the profile of every candidate in its bracket.
 
     Parameters
@@ -171,6 +173,8 @@ def polish(coef: Tensor, node: Tensor, last: int, corners: Corners) -> tuple[Ten
         Polynomials of b and of G, packed, around the inner node next to `node`.
     node : Tensor, (candidate,)
         Grid node with a loss below its neighbours; 0 and `last` are the bounds of u.
+    vertex : Tensor, (candidate,)
+        Where to start, in grid spacings from the node; inner nodes only.
     corners : see `linear.best`
 
     Returns
@@ -178,7 +182,7 @@ def polish(coef: Tensor, node: Tensor, last: int, corners: Corners) -> tuple[Ten
     x, loss : Tensor, (candidate,)
         Distance from the inner node in grid spacings, and c'Gc - 2 c'b.
     """
-    x = torch.where(node == 0, -1.0, torch.where(node == last, 1.0, 0.0)).to(coef.dtype)
+    x = torch.where(node == 0, -1.0, torch.where(node == last, 1.0, vertex))
     low, high = torch.where(node == last, 0.0, -1.0).to(x), torch.where(node == 0, 0.0, 1.0).to(x)
     found, least = torch.empty_like(x), torch.empty_like(x)
     active = torch.arange(len(x), device=x.device)

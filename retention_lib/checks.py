@@ -42,3 +42,9 @@ def require(config, name: str, holds: bool, expected: str) -> None:
     if not holds:
         value = getattr(config, name)
         raise ValueError(f"{type(config).__name__}.{name} must be {expected}, got {value!r}")
+
+
+def check_level(level: float) -> None:
+    """Raise a ValueError unless 0 < level < 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")

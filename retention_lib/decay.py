@@ -7,10 +7,10 @@ import math
 import numpy as np
 import torch
 
+from retention_lib.checks import check_level
 from retention_lib.config import LOSSES
 from retention_lib.decay_chunk import MODELS, Job, fit_columns
 from retention_lib.decay_result import DecayFit, Status
-from retention_lib.intervals import check_level
 
 __all__ = ["LAMBDA_BOUNDS", "LOSSES", "MODELS", "DecayFit", "Status", "fit_decay"]
 
@@ -102,7 +102,7 @@ def fit_decay(
     r, t, w = _check(r, t, mask, weights, model, loss, bounds, level)
     device = torch.device(device)
     if chunk is None:  # the solver works in the cache by itself; a GPU wants to be filled
-        chunk = 1 << 15 if device.type == "cpu" else 1 << 18
+        chunk = 1 << 16 if device.type == "cpu" else 1 << 18
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 trace, got {chunk}")
     job = Job(model, loss, tuple(map(float, bounds)), level)

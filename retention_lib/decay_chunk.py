@@ -109,7 +109,7 @@ def _range(y, w) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The traces with 0 where nothing is weighed, which of them fail, and their smallest and
     largest value."""
     if w.shape[1] == 1 and bool((w > 0).all()):
-        low, high = torch.aminmax(y, dim=0)  # NaN and infinity show in one of them
+        low, high = y.amin(0), y.amax(0)  # NaN and infinity show in one of them
         if bool((high - low).isfinite().all()):
             return y, torch.zeros_like(low, dtype=torch.bool), low, high
     weighed = w > 0

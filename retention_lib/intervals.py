@@ -13,6 +13,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from retention_lib.checks import check_level
+
 #: Columns that every one-row result starts with.
 RESULT_COLUMNS = ("estimate", "ci_low", "ci_high", "n", "p", "method")
 
@@ -29,12 +31,6 @@ def one_row(estimate, ci_low, ci_high, n, p, method: str, **extras) -> pd.DataFr
     """
     values = (float(estimate), float(ci_low), float(ci_high), int(n), float(p), method)
     return pd.DataFrame([dict(zip(RESULT_COLUMNS, values, strict=True)) | extras])
-
-
-def check_level(level: float) -> None:
-    """Raise a ValueError unless 0 < level < 1."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
 
 
 def resamples(

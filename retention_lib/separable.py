@@ -108,7 +108,7 @@ def minimise(
         _candidates(moments, corners, part.start, _less(q, offset, part), w, t)
         for part, q, w, t in blocks
     ]
-    node, trace, first = (torch.cat(x) for x in zip(*found, strict=True))
+    node, trace, vertex, first = (torch.cat(x) for x in zip(*found, strict=True))
     edges = list(accumulate((len(found[0]) for found in found), initial=0))
     coef = nodes.new_empty(moments.quantities, moments.degree + 1, len(node))
     for (part, q, *rest), ends in zip(blocks, pairwise(edges), strict=True):
@@ -116,7 +116,7 @@ def minimise(
         moments.polynomials(
             _less(q, offset, part), *rest, node[here], trace[here] - part.start, coef[..., here]
         )
-    x, loss = polish(coef, node, steps, corners)
+    x, loss = polish(coef, node, vertex, steps, corners)
     u = nodes[node.clamp(1, steps - 1)] + x * (nodes[1] - nodes[0])
     u = _best_of_each(u.clamp_(nodes[0], nodes[-1]), loss, trace, first, nodes[0])
     exact = [profile(basis, u[part], q, w, t, vertices) for part, q, w, t in blocks]
@@ -183,11 +183,15 @@ def _less(q, offset, part):
 
 
 def _candidates(moments, corners, start, q, w, t):
-    """Node, ascending, and trace of every local minimum on the grid; the loss at node 0."""
+    """Node, ascending, and trace of every local minimum on the grid; where the parabola through it
+    and its neighbours has its vertex, in spacings from the node; the loss at node 0."""
     loss = least(*moments.at_nodes(q, w, t), corners)
+    width, flat = loss.shape[1], loss.view(-1)
     at = _minima(loss).view(-1).nonzero().squeeze(1)
-    node = at // max(1, loss.shape[1])
-    return node, at - node * loss.shape[1] + start, loss[0]
+    node = at // max(1, width)
+    before, here, after = (flat[(at + k * width).clamp(0, len(flat) - 1)] for k in (-1, 0, 1))
+    vertex = ((before - after) / (2 * (before - 2 * here + after))).nan_to_num_(0.0, 0.0, 0.0)
+    return node, at - node * width + start, vertex.clamp_(-0.5, 0.5), loss[0]
 
 
 def _dot(w, a, b):

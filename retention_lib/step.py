@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Traces at a time, so that the passes over them stay in the processor's cache.
+_BLOCK = 8192
+
 
 def entropy_loss(hits: Tensor, total: Tensor) -> Tensor:
     """Minus the largest Bernoulli log-likelihood of a constant rate [nat], 0 log 0 being 0."""
@@ -20,6 +23,12 @@ def constant(y: Tensor, w: Tensor, loss: str) -> tuple[Tensor, Tensor]:
     y, w : Tensor, (epoch, trace)
         `w` may be (epoch, 1).
     """
+    if y.shape[1] > _BLOCK:
+        parts = [
+            constant(y[:, i : i + _BLOCK], w if w.shape[1] == 1 else w[:, i : i + _BLOCK], loss)
+            for i in range(0, y.shape[1], _BLOCK)
+        ]
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
     total, hits = w.sum(0).expand(y.shape[1]), (w * y).sum(0)
     level = hits / total
     if loss == "bernoulli":

@@ -11,11 +11,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from retention_lib import rivals, simulate
+from retention_lib import simulate
 from retention_lib.config import LITERAL, RETENTION, TraceConvention
 from retention_lib.convention import retention_trace
 from retention_lib.decay import MODELS, DecayFit, fit_decay
 from retention_lib.intervals import bootstrap, t_interval
+from retention_lib.predictors import Predictor, decay_predictor, shrunk_predictor
+from retention_lib.skill import aicc_weights
 from retention_lib.traces import Traces
 
 
@@ -137,13 +139,18 @@ def other_seed_r2(correct: np.ndarray, arch: np.ndarray) -> np.ndarray:
     return out
 
 
-def predictors(*models: str) -> dict[str, rivals.Predictor]:
-    """The curves that notebook 02 lets predict: per sample, alone and shrunk, and one for all."""
-    chosen = models or ("exponential", "exponential_floor")
-    return {m: rivals.decay_predictor(m) for m in chosen} | {
-        "exponential, shrunk": rivals.shrunk_predictor(),
-        "one exponential_floor for all": rivals.decay_predictor("exponential_floor", pooled=True),
-    }
+def predictors(scheme: str = "cross_seed") -> dict[str, Predictor]:
+    """The curves that notebook 02 lets predict, per sample and one for all.
+
+    In another seed also with a floor, and shrunk. One epoch ahead neither: after a few epochs there
+    are too few mistakes to estimate how decay constants are distributed.
+    """
+    found = {"exponential": decay_predictor("exponential")}
+    if scheme == "cross_seed":
+        found["exponential_floor"] = decay_predictor("exponential_floor")
+        found["exponential, shrunk"] = shrunk_predictor()
+    pooled = decay_predictor("exponential_floor", pooled=True)
+    return found | {"one exponential_floor for all": pooled}
 
 
 def fit_statuses(traces: Traces) -> pd.DataFrame:
@@ -172,7 +179,7 @@ def fit_statuses(traces: Traces) -> pd.DataFrame:
 
 
 def model_weights(traces: Traces) -> pd.DataFrame:
-    """`rivals.aicc_weights` of every model under `RETENTION`, over traces that vary.
+    """`skill.aicc_weights` of every model under `RETENTION`, over traces that vary.
 
     Returns
     -------
@@ -186,7 +193,7 @@ def model_weights(traces: Traces) -> pd.DataFrame:
         varies = np.isfinite(found["constant"].r2) | (found["constant"].sse > 0)
         likelihood = {model: f.log_likelihood[varies] for model, f in found.items()}
         n_epochs = found["constant"].n_epochs[varies]
-        tables.append(rivals.aicc_weights(likelihood, MODELS, n_epochs).assign(arch=name))
+        tables.append(aicc_weights(likelihood, MODELS, n_epochs).assign(arch=name))
     return pd.concat(tables, ignore_index=True)
 
 

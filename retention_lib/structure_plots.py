@@ -163,7 +163,7 @@ def skill(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        `rivals.skill_table` of one data set and scheme, with `arch`.
+        `skill.skill_table` of one data set and scheme, with `arch`.
     """
     models = [m for m in dict.fromkeys(table["model"]) if m != "constant"]
     archs = list(dict.fromkeys(table["arch"]))

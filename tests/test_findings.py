@@ -23,6 +23,7 @@ from retention_lib import (
     placebos,
     rivals,
     structure,
+    structure_headlines,
     study,
     survival,
 )
@@ -268,13 +269,13 @@ def test_records_of_01_and_02_hold_the_paper_only_for_real_data(traces, rng):
         assert found["jaccard_over_seeds"]["n"] == 3
         assert set(headlines.OVERLAP_ROWS) <= set(found)
         levels = {dataset: scale, "cub": None}
-        fits = headlines.structure_records(means, known, levels, placebo, skill, swapped)
-        assert set(headlines.STRUCTURE_ROWS) <= {r["quantity"] for r in fits}
+        fits = structure_headlines.structure_records(means, known, levels, placebo, skill, swapped)
+        assert set(structure_headlines.STRUCTURE_ROWS) <= {r["quantity"] for r in fits}
         assert [r["n"] for r in fits if r["dataset"] == "cub"] == [0, 0, 0]
         flat = [r for r in fits if r["quantity"] == "flat_traces_vit"]
         assert flat[0]["n"] == 3 * 240
-        rows = layout.record_rows(fits, dataset, headlines.STRUCTURE_ROWS)
-        assert rows["label"].tolist() == list(headlines.STRUCTURE_ROWS.values())
+        rows = layout.record_rows(fits, dataset, structure_headlines.STRUCTURE_ROWS)
+        assert rows["label"].tolist() == list(structure_headlines.STRUCTURE_ROWS.values())
         assert len(headlines.verdict_table(fits)) == len(fits)
 
 

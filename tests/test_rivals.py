@@ -3,22 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from rivalry import own_rate, simulate, table_of
 
-from retention_lib import rivals
 from retention_lib.config import LITERAL, RETENTION, TraceConvention
 from retention_lib.rasch import fit_rasch
 from retention_lib.rivals import (
     CLIP,
     LEAST,
-    Losses,
-    aicc_weights,
     cross_seed,
     cross_seed_losses,
-    decay_predictor,
     one_step,
     one_step_losses,
-    skill_table,
 )
 from retention_lib.traces import Traces
 
@@ -35,48 +30,6 @@ def posterior_exponential(r, mask, t):
     weight = np.exp(weight - weight.max(1, keepdims=True))
     weight /= weight.sum(1, keepdims=True)
     return (np.exp(-np.asarray(t)[..., None] * RATES) * weight).sum(-1)
-
-
-def own_rate(r, mask, t):
-    """A predictor that is the rival `constant`."""
-    return np.broadcast_to((np.where(mask, r, 0).sum(0) + 0.5) / (mask.sum(0) + 1), np.shape(t))
-
-
-class Constant:
-    """What `fit_decay` returns, as far as a predictor needs it, for a level curve."""
-
-    def __init__(self, r, mask=None, model=None, loss=None, weights=None):
-        assert loss == "bernoulli"
-        w = mask * (1.0 if weights is None else weights)
-        self.level = np.where(mask, r * w, 0).sum(0) / w.sum(0)
-
-    def predict(self, t):
-        return np.repeat(self.level[None], len(t), 0)
-
-
-class Falling(Constant):
-    def predict(self, t):
-        return np.exp(-np.asarray(t)[:, None] / 10) * np.ones_like(self.level)
-
-
-def simulate(kind: str, rng, runs=2, epochs=16, samples=1200) -> np.ndarray:
-    """Correctness (run, epoch, sample) of which the best model is known."""
-    t, shape = np.arange(epochs)[:, None], (runs, epochs, samples)
-    if kind == "rasch":
-        effect = np.linspace(0, 2, epochs) + 0.6 * np.sin(np.arange(epochs) / 2)
-        return rng.random(shape) < expit(effect[:, None] - rng.normal(0, 1.5, samples))
-    if kind == "rate":
-        return rng.random(shape) < rng.beta(0.5, 0.5, samples)
-    if kind == "one rate":
-        return rng.random(shape) < 0.8
-    own = 1 if kind == "decay" else runs  # else "unshared decay"
-    return rng.random(shape) < np.exp(-np.exp(rng.uniform(-6, 0, (own, 1, samples))) * t)
-
-
-def table_of(losses: Losses, draws=100) -> pd.DataFrame:
-    n = losses.count.shape[1]
-    rng = np.random.default_rng(0)
-    return skill_table(losses, np.arange(n), np.zeros(n), rng, draws).set_index("model")
 
 
 def slow_one_step(correct, learned: bool, predictors) -> dict[str, np.ndarray]:
@@ -283,31 +236,6 @@ def test_clip_is_shared_by_all_and_bounds_a_loss():
     np.testing.assert_allclose(by_trace["sure"], by_trace["constant"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_decay_predictor_with_smoothing_one_makes_a_level_curve_the_constant(monkeypatch, pooled):
-    monkeypatch.setattr(rivals, "fit_decay", Constant)
-    correct = simulate("rasch", np.random.default_rng(9), 2, 10, 40)
-    level = {"level": decay_predictor("constant", pooled=pooled)}
-    found = cross_seed_losses(correct, RETENTION, level, least=1).total
-    twin = "constant" if pooled else "sample"
-    # pooled leaves nobody out with least = 1: all with an entry to count
-    np.testing.assert_allclose(found["level"], found[twin], rtol=1e-9)
-
-
-def test_decay_predictor_reads_each_curve_at_its_own_time(monkeypatch):
-    monkeypatch.setattr(rivals, "fit_decay", Falling)
-    r = np.ones((4, 3))
-    mask = np.ones((4, 3), bool)
-    t = np.array([4, 7, 5])
-    p = decay_predictor("exponential", smoothing=0)(r, mask, t)
-    np.testing.assert_allclose(p, np.exp(-t / 10))
-    p = decay_predictor("exponential")(r, mask, np.tile(t, (2, 1)))  # three fitted: t = 0 is not
-    np.testing.assert_allclose(p, np.tile((3 * np.exp(-t / 10) + 0.5) / 4, (2, 1)))
-    assert mask.all()  # the caller's
-    with pytest.raises(ValueError, match="smoothing must not be negative, got -1"):
-        decay_predictor(smoothing=-1)
-
-
 def make_traces(correct, archs, seeds) -> Traces:
     n = correct.shape[2]
     samples = pd.DataFrame({"label": np.arange(n) % 2, "group": np.arange(n) // 2})
@@ -339,45 +267,6 @@ def test_tables_have_a_row_per_architecture_and_model():
         cross_seed(traces.select(seed=2), rng)
 
 
-def test_interval_of_the_skill_covers_its_long_run_value():
-    rng, covered = np.random.default_rng(11), []
-    long = one_step_losses(simulate("rasch", rng, 1, 8, 40_000), LITERAL)
-    truth = 1 - long.total["rasch"].sum() / long.total["constant"].sum()
-    for _ in range(60):
-        at = rng.integers(0, 40_000, 400)
-        total = {m: long.total[m][:, at] for m in ("constant", "rasch")}
-        part = Losses("one_step", total, long.count[:, at], long.run)
-        row = table_of(part).loc["rasch"]
-        covered.append(row["ci_low"] <= truth <= row["ci_high"])
-    assert np.mean(covered) >= 0.85
-
-
-def test_traces_too_short_to_predict_give_a_row_of_nan():
-    correct = simulate("rasch", np.random.default_rng(13), 2, 4, 30)
-    for losses_of in (one_step_losses, cross_seed_losses):
-        losses = losses_of(correct, RETENTION, {"own": own_rate})
-        assert losses.count.sum() == 0
-        table = table_of(losses)
-        assert (table[["n", "samples", "seeds"]] == 0).all(axis=None)
-        assert table[["log_loss", "skill", "ci_low", "gain", "seed_low"]].isna().all(axis=None)
-
-
-def test_aicc_weights_by_hand():
-    ll = {"level": [-6.0, -2.0, np.nan, -6.0], "curve": [-3.0, -2.0, -1.0, -np.inf]}
-    table = aicc_weights(ll, {"level": 1, "curve": 2}, [13, 13, 13, 13]).set_index("model")
-    # AICc of trace 0: 12 + 2 + 4 / 11 = 14.3636 and 6 + 4 + 12 / 10 = 11.2
-    first = 1 / (1 + np.exp(-(12 + 2 + 4 / 11 - 11.2) / 2))
-    second = 1 / (1 + np.exp((2 + 1.2 - 4 / 11) / 2))
-    assert table.loc["curve", "weight"] == pytest.approx((first + second + 0) / 3)
-    assert table["weight"].sum() == pytest.approx(1)
-    assert table["wins"].tolist() == pytest.approx([2 / 3, 1 / 3])
-    assert table["n"].tolist() == [3, 3] and table["left_out"].tolist() == [1, 1]
-    tied = aicc_weights({"a": [-1.0], "b": [-1.0]}, {"a": 1, "b": 1}, [9])
-    assert tied["wins"].tolist() == tied["weight"].tolist() == [0.5, 0.5]
-    short = aicc_weights({"a": [-1.0, -1.0], "b": [0.0, 0.0]}, {"a": 1, "b": 3}, [4, 2])
-    assert short["wins"].tolist() == [1, 0] and short["left_out"].tolist() == [1, 1]
-
-
 def test_bad_input_is_named():
     correct = simulate("rate", np.random.default_rng(12), 1, 8, 20)
     with pytest.raises(ValueError, match="cross-seed losses need at least 2 runs, got 1"):
@@ -399,7 +288,3 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             one_step_losses(correct, LITERAL, {"x": wrong})
-    with pytest.raises(ValueError, match="same models in the same order"):
-        aicc_weights({"a": [0.0]}, {"b": 1}, [9])
-    with pytest.raises(ValueError, match="must name all 1 traces, got 2"):
-        aicc_weights({"a": [0.0]}, {"a": 1}, [9, 9])

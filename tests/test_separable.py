@@ -255,7 +255,7 @@ def test_free_coefficients(n_functions):
 def test_intervals_of_one_coefficient():
     y, grid = traces("smooth", 6), np.linspace(math.log(0.01), math.log(3), 1000)
     for low, high in ((0.3, 0.5), (-1.0, 0.2), (0.7, 0.7)):
-        u, c, sse = fit(
+        *_, sse = fit(
             y, [(low,), (high,)], basis=lambda t, u: [torch.exp(-u.exp() * t)], bounds=(0.01, 3.0)
         )
         for i in range(6):

@@ -11,14 +11,8 @@ from scipy import stats
 from retention_lib.findings import score_matrix
 from retention_lib.forgetting import forgetting_events
 from retention_lib.scores import scores
-from retention_lib.simulate import (
-    as_traces,
-    decay_traces,
-    estimate_persistence,
-    misalign,
-    retention,
-    study,
-)
+from retention_lib.simulate import decay_traces, estimate_persistence, retention
+from retention_lib.simulated_study import as_traces, misalign, study
 
 N = 40_000
 

@@ -9,12 +9,12 @@ import pytest
 from simulated import CNN, VIT, decaying, simulated, with_correct
 
 from retention_lib import (
-    headlines,
     placebos,
     plots,
     rivals,
     specification,
     structure,
+    structure_headlines,
     structure_plots,
     survival,
 )
@@ -176,7 +176,7 @@ def test_statuses_weights_and_records_add_up(traces, rng):
     ]
     means, controlled, skill, swapped = (t.assign(dataset="octdl") for t in tables)
     empty = means.iloc[:0]
-    records = headlines.structure_records(
+    records = structure_headlines.structure_records(
         means, empty, {"octdl": "reduced", "cub": None}, controlled, skill, swapped
     )
     found = {r["quantity"]: r for r in records if r["dataset"] == "octdl"}

@@ -3,30 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
+from hazards import simulate, survival_times, traces_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.duration.survfunc import SurvfuncRight, survdiff
+from statsmodels.duration.survfunc import SurvfuncRight
 from statsmodels.stats.proportion import proportion_confint
 
-from retention_lib.forgetting import first_forgetting, forgetting_events, learned_epoch
-from retention_lib.intervals import permutation_p, resamples
+from retention_lib.forgetting import first_forgetting, forgetting_events
+from retention_lib.risk import risk_counts
 from retention_lib.style import new_figure
 from retention_lib.survival import (
-    _compare,
-    _swapped,
     by_architecture,
     compare_architectures,
-    hazard_model,
     hazard_table,
     kaplan_meier,
-    label_swap,
     restricted_mean,
-    risk_counts,
 )
 from retention_lib.survival_plots import hazard_curve, survival_curve
-from retention_lib.traces import Traces
 
 
 def slow_counts(correct, scale, event, groups):
@@ -51,39 +44,6 @@ def slow_counts(correct, scale, event, groups):
         np.array([[table[g, t] for t in range(1, epochs)] for g in names])
         for table in (at_risk, events)
     )
-
-
-def simulate(hazard, epochs, rng, learned=0.4):
-    """Samples (sample,) of constant hazard, learned at random epochs, anything after the event."""
-    hazard = np.asarray(hazard, float)
-    correct = rng.random((epochs + 1, len(hazard))) < 0.5
-    start = np.minimum(rng.geometric(learned, len(hazard)) - 1, epochs)
-    kept = rng.geometric(hazard, len(hazard))  # epochs from learning to the first event
-    t = np.arange(epochs + 1)[:, None]
-    correct[t < start] = False
-    correct[(t >= start) & (t < start + kept)] = True
-    correct[(t == start + kept)] = False
-    return correct
-
-
-def traces_of(correct, archs=("resnet", "deit"), seeds=None, group=None) -> Traces:
-    """Traces with the given correctness (run, epoch, sample), architecture after architecture."""
-    runs, epochs, n = correct.shape
-    per_arch = runs // len(archs)
-    seeds = seeds or [*range(per_arch)] * len(archs)
-    table = pd.DataFrame({"arch": np.repeat(archs, per_arch), "seed": seeds})
-    label = np.arange(n) % 3
-    samples = pd.DataFrame({"label": label, "group": np.arange(n) if group is None else group})
-    view = {"predicted": np.where(correct, label, label + 1).astype(np.int32)}
-    return Traces(samples, table, np.arange(epochs), view, view)
-
-
-def survival_times(correct):
-    """Entry, duration and status of every sample that was watched for at least one step."""
-    start, event = learned_epoch(correct), first_forgetting(correct)
-    end = np.where(np.isnan(event), len(correct) - 1, event)
-    seen = end > start  # False for never-learned samples and those learned last
-    return start[seen], end[seen], (~np.isnan(event))[seen].astype(int)
 
 
 @given(
@@ -211,238 +171,6 @@ def test_interval_covers_where_samples_recur():
     assert np.mean(naive) < 0.88
 
 
-def glm(correct, arch, event, link, clocks=("age", "epoch")):
-    """The hazard model by statsmodels, one row per step at risk (no pooling of levels)."""
-    rows = []
-    for run, name in zip(correct, arch, strict=True):
-        for i in range(run.shape[1]):
-            since, forgotten = None, False
-            for t in range(len(run) - 1):
-                if run[t, i] and (t == 0 or not run[t - 1, i]):
-                    since = t
-                if run[t, i] and not (event == "first" and forgotten):
-                    rows.append((t + 1 - since, t + 1, name, not run[t + 1, i]))
-                    forgotten |= not run[t + 1, i]
-    frame = pd.DataFrame(rows, columns=["age", "epoch", "arch", "lost"])
-    columns = [*clocks, "arch"]
-    design = pd.get_dummies(frame[columns], columns=columns).astype(float)
-    reference = [f"epoch_{len(correct[0]) - 1}", f"arch_{arch[0]}"]
-    design = design.drop(columns=reference, errors="ignore")
-    links = {"cloglog": sm.families.links.CLogLog(), "logit": sm.families.links.Logit()}
-    family = sm.families.Binomial(link=links[link])
-    return sm.GLM(frame["lost"].astype(float), design, family=family).fit(tol=1e-12)
-
-
-@pytest.mark.parametrize("link", ["cloglog", "logit"])
-@pytest.mark.parametrize("event", ["first", "recurrent"])
-def test_hazard_model_agrees_with_statsmodels(event, link):
-    rng = np.random.default_rng(5)
-    correct = np.concatenate([rng.random((2, 5, 250)) < 0.7, rng.random((2, 5, 250)) < 0.6])
-    arch = ["b", "b", "a", "a"]
-    table = hazard_model(correct, arch, np.arange(250), np.zeros(250), rng, event, link, draws=0)
-    peer = glm(correct, arch, event, link)
-    assert (table["term"] + "_" + table["level"]).tolist() == peer.params.index.tolist()
-    assert table["estimate"].to_numpy() == pytest.approx(peer.params.to_numpy(), abs=1e-6)
-    # Observed against expected information: the same for the canonical link only.
-    rel = 1e-6 if link == "logit" else 0.05
-    assert table["model_se"].to_numpy() == pytest.approx(peer.bse.to_numpy(), rel=rel)
-    assert table["ci_low"].isna().all()
-    assert table.query("term == 'arch'")["reference"].item() == "b"
-
-
-def test_hazard_model_finds_a_planted_ratio_of_decay_constants():
-    rng, n, epochs, covered = np.random.default_rng(6), 1500, 8, []
-    rates = {"a": 0.06, "b": 0.12}  # R(t) = exp(-rate t), times an epoch effect falling by half
-    correct, arch = [], []
-    for name, rate in rates.items():
-        for _ in range(2):
-            run = np.zeros((epochs + 1, n), bool)
-            run[0] = rng.random(n) < 0.6
-            for t in range(epochs):
-                lost = rng.random(n) < -np.expm1(-rate * 2 ** (-t / epochs))
-                run[t + 1] = np.where(run[t], ~lost, rng.random(n) < 0.4)
-            correct.append(run)
-            arch.append(name)
-    args = (np.stack(correct), arch, np.arange(n), np.arange(n) % 4, rng)
-    table = hazard_model(*args, event="recurrent", draws=100).set_index(["term", "level"])
-    row = table.loc[("arch", "b")]
-    assert row["ci_low"] < np.log(2) < row["ci_high"] and row["ci_high"] - row["ci_low"] < 0.3
-    assert row["se"] == pytest.approx(row["model_se"], rel=0.3)  # here steps are independent
-    ages = table.loc["age"]
-    base = np.log(0.06) - np.log(2) * (epochs - 1) / epochs  # in the last epoch
-    covered = (ages["ci_low"] < base) & (base < ages["ci_high"])
-    assert covered.mean() >= 0.75 and row["failed"] == 0
-
-
-def test_resamples_of_the_model_are_fits_to_resampled_samples():
-    rng = np.random.default_rng(7)
-    correct = np.concatenate([rng.random((1, 5, 400)) < 0.7, rng.random((1, 5, 400)) < 0.6])
-    groups, strata, arch = np.repeat(np.arange(200), 2), np.arange(400) // 2 % 2, ["a", "b"]
-    table = hazard_model(
-        correct, arch, groups, strata, np.random.default_rng(1), "recurrent", draws=9, level=0.8
-    )
-    fits = [
-        hazard_model(
-            correct[:, :, rows], arch, np.arange(len(rows)), strata[rows], rng, "recurrent", draws=0
-        )["estimate"]
-        for rows in resamples(groups, strata, np.random.default_rng(1), 9)
-    ]
-    low, high = np.percentile(fits, [10, 90], axis=0)
-    assert table["ci_low"].to_numpy() == pytest.approx(low, abs=1e-6)
-    assert table["ci_high"].to_numpy() == pytest.approx(high, abs=1e-6)
-
-
-def test_binomial_errors_of_an_architecture_are_wrong_in_either_direction():
-    rng, n = np.random.default_rng(8), 400
-    shared = rng.choice([0.02, 0.4], n)
-    own = [rng.choice([0.02, 0.4], n) for _ in range(2)]
-    for hazards, low, high in (((shared, shared), 0.5, 0.9), (own, 1.2, 2.5)):
-        correct = np.stack([simulate(h, 6, rng, 0.9) for h in hazards for _ in range(4)])
-        table = hazard_model(correct, list("aaaabbbb"), np.arange(n), np.zeros(n), rng, draws=200)
-        at = table.query("term == 'arch'").iloc[0]
-        assert low < at["se"] / at["model_se"] < high
-        assert at["ci_low"] < 0 < at["ci_high"]
-
-
-def test_sparse_ages_are_pooled():
-    rng = np.random.default_rng(9)
-    wrong = rng.beta(0.5, 2, 60)
-    correct = rng.random((4, 13, 60)) >= wrong
-    args = (correct, list("aabb"), np.arange(60), np.zeros(60), rng, "recurrent")
-    table = hazard_model(*args, draws=50).set_index("term")
-    assert np.isfinite(table["estimate"]).all() and (table["events"] >= 10).all()
-    pooled = [x for x in table.loc["age", "level"] if "-" in x]
-    assert pooled and pooled[-1].endswith("-12")
-    total = risk_counts(correct, "age", "recurrent").events.sum()
-    assert table.loc["age", "events"].sum() == total  # every event has an age level
-    assert (table["failed"] <= 5).all()
-
-
-def test_clocks_that_cannot_be_told_apart_leave_the_architecture():
-    rng = np.random.default_rng(10)
-    early = np.stack([simulate(np.full(300, h), 4, rng, 1 - 1e-12) for h in (0.2, 0.3)])
-    late = np.ones((2, 5, 20), bool)
-    late[:, 0] = False  # learned at epoch 1 and never forgotten: a hazard of 0 off the diagonal
-    correct = np.concatenate([early, late], axis=2)
-    args = (correct, ["a", "b"], np.arange(320), np.zeros(320), rng)
-    table = hazard_model(*args, draws=50).set_index("term")
-    assert table.loc["age", "estimate"].isna().any()  # infinite, and not hidden
-    # What the likelihood tends to: age is epoch, and the late ones say nothing.
-    peer = glm(early, ["a", "b"], "first", "cloglog", clocks=("age",))
-    at = table.loc["arch"]
-    assert at["estimate"] == pytest.approx(peer.params["arch_b"], abs=1e-5)
-    assert at["ci_low"] < peer.params["arch_b"] < at["ci_high"] and at["failed"] == 0
-
-
-def test_clocks_nearly_the_same_still_fit():
-    rng = np.random.default_rng(11)  # easy samples, nearly all right at epoch 0
-    wrong = rng.beta(0.5, 4, 4000)
-    correct = rng.random((4, 11, 4000)) >= wrong
-    args = (correct, list("aabb"), np.arange(4000), np.zeros(4000), rng)
-    table = hazard_model(*args, draws=20)
-    assert np.isfinite(table["estimate"]).all()
-    at = table.query("term == 'arch'").iloc[0]
-    assert at["ci_low"] < 0 < at["ci_high"] and at["failed"] == 0
-
-
-def test_log_rank_agrees_with_statsmodels():
-    rng = np.random.default_rng(10)
-    one, two = simulate(np.full(200, 0.1), 9, rng), simulate(np.full(200, 0.14), 9, rng)
-    args = (one[None], two[None], np.arange(200), np.zeros(200), rng)
-    row = label_swap(*args, statistic="log_rank", draws=20).iloc[0]
-    start, end, status = (
-        np.concatenate(x) for x in zip(survival_times(one), survival_times(two), strict=True)
-    )
-    arm = np.repeat([0, 1], [len(survival_times(x)[0]) for x in (one, two)])
-    chi2, _ = survdiff(end - start, status, arm)
-    assert row["estimate"] ** 2 == pytest.approx(chi2, rel=1e-9) and row["estimate"] > 0
-    late = label_swap(*args, statistic="log_rank", scale="epoch", draws=20).iloc[0]
-    assert late["estimate"] ** 2 == pytest.approx(
-        survdiff(end, status, arm, entry=start)[0], rel=1e-9
-    )
-    ratio = label_swap(*args, statistic="log_hazard_ratio", draws=200).iloc[0]
-    assert ratio["ci_low"] < np.log(1.4) < ratio["ci_high"]
-
-
-@pytest.mark.parametrize("statistic", ["rmst", "log_hazard_ratio"])
-def test_label_swap_agrees_with_swapping_the_traces(statistic):
-    rng, n, draws = np.random.default_rng(11), 90, 59
-    wrong = rng.uniform(0.05, 0.4, n)
-    one, two = (rng.random((2, 6, n)) >= k * wrong for k in (1.0, 1.25))
-    groups, strata = np.arange(n) // 3, np.arange(n) // 30
-    row = label_swap(
-        one, two, groups, strata, np.random.default_rng(3), statistic, horizon=5, draws=draws
-    ).iloc[0]
-
-    def slow(a, b):
-        if statistic == "rmst":
-            means = [restricted_mean(x, horizon=5)["estimate"][0] for x in (a, b)]
-            return means[1] - means[0]
-        (na, da), (nb, db) = ([x.sum(0) for x in risk_counts(c)] for c in (a, b))
-        n_both = na + nb
-        return np.log((db * na / n_both).sum() / (da * nb / n_both).sum())
-
-    same = np.random.default_rng(3)
-    redrawn = [slow(one[:, :, r], two[:, :, r]) for r in resamples(groups, strata, same, draws)]
-    swaps = same.integers(0, 2, (draws, 30)).astype(bool)[:, groups]
-    null = [slow(np.where(s, two, one), np.where(s, one, two)) for s in swaps]
-    assert row["estimate"] == pytest.approx(slow(one, two), rel=1e-12)
-    assert row["p"] == permutation_p(row["estimate"], np.array(null), "two-sided")
-    expected = np.percentile(redrawn, [2.5, 97.5])
-    assert [row["ci_low"], row["ci_high"]] == pytest.approx(expected, rel=1e-9)
-    assert (row["groups"], row["n"], row["seeds"]) == (30, n, 2)
-    per_seed = [slow(one[[s]], two[[s]]) for s in range(2)]
-    assert row["seed_low"] < np.mean(per_seed) < row["seed_high"]
-
-
-def test_label_swap_finds_a_planted_difference():
-    rng, n = np.random.default_rng(12), 300
-    h = rng.choice([0.01, 0.4], n)
-    one, two = (np.stack([simulate(k * h, 10, rng)]) for k in (1.0, 1.6))
-    row = label_swap(one, two, np.arange(n), np.zeros(n), rng, horizon=8, draws=499).iloc[0]
-    mean = [np.mean((1 - (1 - k * h) ** 8) / (k * h)) for k in (1.0, 1.6)]
-    assert row["ci_low"] < mean[1] - mean[0] < row["ci_high"] and row["p"] <= 0.01
-    back = label_swap(two, one, np.arange(n), np.zeros(n), rng, horizon=8, draws=99)
-    assert back["estimate"][0] == pytest.approx(-row["estimate"])
-    assert np.isnan(row["seed_low"])  # one seed has no interval over seeds
-
-
-def rejections(hazards, seeds, simulations, rng):
-    """Share of p <= 0.05 of the unpaired log-rank test and of the label swap, no true difference.
-
-    What `label_swap` does, less its bootstrap; the tests above hold the two together.
-    """
-    unpaired, swapped = [], []
-    for _ in range(simulations):
-        runs = [np.stack([simulate(h, 8, rng, 0.9) for _ in range(seeds)]) for h in hazards()]
-        table = np.hstack([counts for x in runs for counts in risk_counts(x)]).astype(float)
-        z = _compare(table.sum(0), "log_rank")
-        null = _swapped(table, "log_rank", rng, 199)
-        unpaired.append(2 * stats.norm.sf(abs(z)) <= 0.05)
-        swapped.append(permutation_p(z, null, "two-sided") <= 0.05)
-    return np.mean(unpaired), np.mean(swapped)
-
-
-def test_unpaired_log_rank_has_the_wrong_size_and_the_label_swap_has_not():
-    rng, n, simulations = np.random.default_rng(13), 100, 400
-    three_se = 3 * np.sqrt(0.05 * 0.95 / simulations)
-
-    def shared():  # a sample is as hard for the one as for the other
-        h = rng.choice([0.005, 0.7], n)
-        return h, h
-
-    unpaired, swapped = rejections(shared, 1, simulations, rng)
-    assert unpaired < 0.02  # conservative: what the two share is counted as noise
-    assert abs(swapped - 0.05) < three_se
-
-    def own():  # hard for one architecture, in all its seeds; the same in distribution
-        return rng.choice([0.005, 0.7], n), rng.choice([0.005, 0.7], n)
-
-    unpaired, swapped = rejections(own, 4, simulations, rng)
-    assert unpaired > 0.15  # liberal: four seeds are taken for four times the samples
-    assert abs(swapped - 0.05) < three_se
-
-
 def test_tables_and_comparison_by_architecture():
     rng = np.random.default_rng(14)
     correct = np.stack([simulate(np.full(120, h), 8, rng) for h in (0.1, 0.1, 0.3, 0.3)])
@@ -480,7 +208,7 @@ def test_curves_are_drawn_with_every_time():
 
 def test_bad_input_is_named():
     rng, ones = np.random.default_rng(0), np.ones((2, 4, 30), bool)
-    half, ids, zero = rng.random((2, 4, 30)) < 0.5, np.arange(30), np.zeros(30)
+    half = rng.random((2, 4, 30)) < 0.5
     with pytest.raises(ValueError, match=r"at least 2 epochs, got shape \(1, 1, 3\)"):
         hazard_table(np.ones((1, 3), bool))
     with pytest.raises(ValueError, match="boolean or 0/1 integers, got float64"):
@@ -497,16 +225,6 @@ def test_bad_input_is_named():
         restricted_mean(ones, horizon=4)
     with pytest.raises(ValueError, match=r"at least 10 groups at risk at age 1 .* got 5"):
         restricted_mean(ones[:, :, :5])
-    with pytest.raises(ValueError, match=r"same shape, got \(2, 4, 30\) and \(1, 4, 30\)"):
-        label_swap(half, half[:1], ids, zero, rng)
-    with pytest.raises(ValueError, match=r"'rmst' needs scale 'age' .* got 'epoch'"):
-        label_swap(half, half, ids, zero, rng, scale="epoch")
-    with pytest.raises(ValueError, match=r"statistic must be one of .* got 'cox'"):
-        label_swap(half, half, ids, zero, rng, "cox")
-    with pytest.raises(ValueError, match=r"b: a hazard model needs .* got 0 events in 90 steps"):
-        hazard_model(np.stack([half[0], ones[0]]), ["a", "b"], ids, zero, rng)
-    with pytest.raises(ValueError, match=r"one per run, shape \(2,\), got \(1,\)"):
-        hazard_model(half, ["a"], ids, zero, rng)
     with pytest.raises(ValueError, match=r"must share their seeds, got \[0\] and \[1\]"):
         compare_architectures(traces_of(half, seeds=[0, 1]), rng)
     with pytest.raises(ValueError, match=r"at least two architectures, got \['a'\]"):
