@@ -37,6 +37,7 @@ _PLACEBOS = {
 #: Names of the predicting models that are too long for an axis.
 _MODELS = {
     "exponential_floor": "with floor",
+    "exponential, shrunk": "shrunk",
     "one exponential_floor for all": "one for all",
 }
 #: Hours and what they are called on Ebbinghaus's axis.
