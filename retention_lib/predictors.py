@@ -11,7 +11,7 @@ import numpy as np
 
 from retention_lib.curves import CURVES
 from retention_lib.decay import fit_decay
-from retention_lib.shrinkage import shrink
+from retention_lib.shrinkage import NoScaleError, shrink
 
 #: (r, mask, t) -> P(correct): r, mask (epoch, sample) from the origin on, r NaN outside the mask;
 #: t (sample,) or (epoch, sample) epochs since the origin; the result has the shape of t.
@@ -74,7 +74,8 @@ def shrunk_predictor(labels=None, **options) -> Predictor:
     """The exponential again, its decay constants shrunk towards their class as `rasch` shrinks.
 
     P is exp(-lambda t) averaged over the posterior of lambda (`shrinkage.shrink`), so that a few
-    entries do not pass for certainty. A rival of `rasch` on equal terms.
+    entries do not pass for certainty. A rival of `rasch` on equal terms. Where a run
+    holds too few mistakes for a distribution of lambda (`NoScaleError`), P is its rate.
 
     Parameters
     ----------
@@ -87,7 +88,12 @@ def shrunk_predictor(labels=None, **options) -> Predictor:
     def predict(r, mask, t):
         known = mask.copy()
         known[0] = False  # the curve is 1 there, whatever lambda
-        found = shrink(np.where(known, r, 1.0), known, labels, **({"bounds": WIDE} | options))
+        filled = np.where(known, r, 1.0)
+        try:
+            found = shrink(filled, known, labels, **({"bounds": WIDE} | options))
+        except NoScaleError:
+            right = (known & (r == 1)).sum()
+            return np.full(np.shape(t), (right + 0.5) / (known.sum() + 1))
         times, at = np.unique(t, return_inverse=True)
         return found.predict(times)[at.reshape(np.shape(t)), np.arange(r.shape[1])]
 

@@ -29,6 +29,10 @@ GRID_BOUNDS = (1e-8, 1e3)
 SPACING = 0.1
 
 
+class NoScaleError(ValueError):
+    """The traces hold too few mistakes, or right answers, to say how lambda is distributed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Shrunk:
     """Posterior of lambda for every sample; arrays are (sample,), NaN where no epoch was given.
@@ -202,7 +206,7 @@ def shrink(
     reach = 4 * math.exp(theta[1])
     centres = [state.post @ state.means for state in states]
     if min(centres) - reach < u[0] or max(centres) + reach > u[-1]:
-        raise ValueError(
+        raise NoScaleError(
             f"class means of log lambda in {min(centres):.1f}..{max(centres):.1f} with tau = "
             f"{reach / 4:.1f} reach beyond log bounds {u[0]:.1f}..{u[-1]:.1f}: "
             "too few mistakes for a scale of lambda, or bounds too narrow"
@@ -258,7 +262,7 @@ def _check(r, mask, labels, t):
         )
     right, wrong = right[t > 0].astype(np.uint16), wrong[t > 0].astype(np.uint16)
     if not (right.any() and wrong.any()):
-        raise ValueError(
+        raise NoScaleError(
             "lambda has a scale only if there are right and wrong answers at t > 0, "
             f"got {right.sum()} and {wrong.sum()}"
         )

@@ -6,7 +6,7 @@ from rivalry import simulate
 
 from retention_lib import predictors
 from retention_lib.config import RETENTION
-from retention_lib.predictors import decay_predictor
+from retention_lib.predictors import decay_predictor, shrunk_predictor
 from retention_lib.rivals import cross_seed_losses
 
 
@@ -50,3 +50,14 @@ def test_decay_predictor_reads_each_curve_at_its_own_time(monkeypatch):
     assert mask.all()  # the caller's
     with pytest.raises(ValueError, match="smoothing must not be negative, got -1"):
         decay_predictor(smoothing=-1)
+
+
+def test_shrunk_predictor_falls_back_on_the_rate_where_nothing_is_forgotten():
+    r, mask = np.ones((5, 8), np.float32), np.ones((5, 8), bool)
+    predicted = shrunk_predictor()(r, mask, np.full(8, 2))
+    np.testing.assert_allclose(predicted, (32 + 0.5) / (32 + 1))
+    rng = np.random.default_rng(0)
+    r = (rng.random((13, 300)) < 0.9 ** np.arange(13)[:, None]).astype(np.float32)
+    r[0] = 1
+    predicted = shrunk_predictor()(r, np.ones(r.shape, bool), np.full(300, 5))
+    assert abs(predicted.mean() - 0.9**5) < 0.03 and predicted.std() > 0.01
