@@ -1,4 +1,4 @@
-"""Do two score vectors name the same samples? Overlap and correlation that respect ties.
+"""Do two score vectors name the same samples? Overlap that respects ties.
 
 Most samples are never forgotten, so the "most forgotten 10 %" is usually decided by ties. The
 overlap here is the expected one when each vector breaks its own ties uniformly at random and
@@ -11,9 +11,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
 
 from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
+from retention_lib.rank_agreement import spearman
 from retention_lib.ties import (
     cross_tables,
     expected_jaccard,
@@ -28,13 +28,11 @@ __all__ = [
     "CROSS",
     "MISALIGNED",
     "SAME",
-    "auc",
     "cross_run_agreement",
     "jaccard_chance",
     "jaccard_chance_stratified",
     "overlap_curve",
     "overlap_summary",
-    "spearman",
     "top_count",
     "topk_jaccard",
 ]
@@ -128,84 +126,6 @@ def overlap_curve(a: np.ndarray, b: np.ndarray, shares: np.ndarray | None = None
         out["jaccard"] = expected_jaccard(np.stack(pairs), ks, exact=False)
         out["chance"] = expected_jaccard(all_tied, ks, exact=False)
     return out
-
-
-def spearman(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> pd.DataFrame:
-    """Spearman's rho on midranks; interval tanh(atanh rho +- z sqrt((1 + rho^2 / 2) / (n - 3))).
-
-    The interval is for continuous scores; with heavy ties bootstrap instead. Samples with NaN in
-    either vector are left out. A constant vector, or fewer than 4 samples, gives NaN and keeps n.
-
-    References
-    ----------
-    Bonett & Wright (2000), Psychometrika 65, 23-28.
-
-    Examples
-    --------
-    >>> float(spearman([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]).estimate[0].round(3))
-    0.9
-    """
-    check_level(level)
-    a, b = paired(a, b)
-    n, method = len(a), f"Spearman, Bonett-Wright {level:.0%}"
-    if n < 4 or np.all(a == a[0]) or np.all(b == b[0]):
-        return one_row(np.nan, np.nan, np.nan, n, np.nan, method)
-    rho, p = stats.spearmanr(a, b)
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
-    z = np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15))
-    return one_row(rho, np.tanh(z - half), np.tanh(z + half), n, p, method)
-
-
-def auc(score: np.ndarray, truth: np.ndarray, level: float = 0.95) -> pd.DataFrame:
-    """P(score of a true one > score of another) + P(equal) / 2, with DeLong's interval on logits.
-
-    Parameters
-    ----------
-    score : array, (sample,)
-        NaN is left out.
-    truth : array of bool, (sample,)
-        For instance planted label noise.
-
-    Returns
-    -------
-    DataFrame
-        One row; `p` two-sided against 0.5 (Mann-Whitney); extra `positives`. Perfect separation
-        has no DeLong variance: its bound is then (alpha / 2)^(1 / m), m the smaller group, as for
-        m successes in m trials. One group empty: NaN.
-
-    References
-    ----------
-    DeLong, DeLong & Clarke-Pearson (1988), Biometrics 44, 837-845.
-
-    Examples
-    --------
-    >>> float(auc([1, 2, 3, 4], [False, True, False, True]).estimate[0])
-    0.75
-    """
-    check_level(level)
-    score, truth = np.asarray(score, float), np.asarray(truth)
-    if truth.dtype != bool or truth.shape != score.shape:
-        raise ValueError(f"truth must be bool, {score.shape}; got {truth.dtype}, {truth.shape}")
-    truth, score = truth[~np.isnan(score)], score[~np.isnan(score)]
-    n, n1 = len(score), int(truth.sum())
-    n0, method = n - n1, f"AUC on midranks, DeLong (logit) {level:.0%}"
-    if min(n0, n1) == 0:
-        return one_row(np.nan, np.nan, np.nan, n, np.nan, method, positives=n1)
-    rank = stats.rankdata(score)
-    above = (rank[truth] - stats.rankdata(score[truth])) / n0  # (positive,) share of others beaten
-    below = 1 - (rank[~truth] - stats.rankdata(score[~truth])) / n1  # (negative,)
-    value = float(above.mean())
-    p = stats.mannwhitneyu(score[truth], score[~truth]).pvalue if np.ptp(rank) else 1.0
-    edge = ((1 - level) / 2) ** (1 / min(n0, n1))
-    if value in (0.0, 1.0):
-        low, high = (edge, 1.0) if value else (0.0, 1 - edge)
-    elif min(n0, n1) == 1:
-        low = high = np.nan
-    else:
-        se = np.sqrt(above.var(ddof=1) / n1 + below.var(ddof=1) / n0)
-        half = stats.norm.ppf((1 + level) / 2) * se / (value * (1 - value))
-        low, high = special.expit(special.logit(value) + np.array([-half, half]))
-    return one_row(value, low, high, n, p, method, positives=n1)
 
 
 def cross_run_agreement(

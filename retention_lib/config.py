@@ -223,6 +223,25 @@ RETENTION = TraceConvention(origin="first_learned", population="ever_learned", l
 TOP_SHARE = 0.10
 #: The score that ranks them unless another is named: forgetting events, never-learned highest.
 PRIMARY_SCORE = "forgetting_score"
+#: The five tests of one Holm family, one per finding: (finding, quantity) as in `verdicts.PAPER`,
+#: and the null hypothesis. A data set is a study of its own, with a family of its own; every other
+#: p-value is exploratory. Each null is what a reader would hold against the finding.
+HEADLINE_TESTS = {
+    # Chance alone would be too weak a null: shared classes make top sets overlap.
+    ("architecture_overlap", "jaccard"): "no more overlap than shared classes give",
+    # The finding is a difference; both R^2 are far from 0 for reasons that are not forgetting.
+    ("decay_structure", "r2_difference"): "mean R^2 does not depend on the architecture",
+    # The paper's claim is this null. Within class, or stable class rates would reject it.
+    ("seed_stability", "spearman"): "ranks of two seeds are unrelated within classes",
+    # W over seeds and architectures: consistency, the claim, of all classes' ranks at once.
+    ("class_forgetting", "kendall_w"): "ranks of the classes are unrelated between runs",
+    # Loss and decay of one run, as in the paper. Classes differ in both, which says little.
+    ("early_loss", "spearman"): "early loss and decay constant are unrelated within classes",
+}
+#: Difference in held-out accuracy that counts as none: one point. Retraining with another seed
+#: moves accuracy by about that much (5,794 held-out images have a binomial error of 0.5 points at
+#: 85 %), and papers call a smaller gain a tie.
+EQUIVALENCE_MARGIN = 0.01
 
 _PHANTOM = Study(
     base={

@@ -18,6 +18,7 @@ from retention_lib.config import LITERAL, PRIMARY_SCORE, TOP_SHARE
 from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
 from retention_lib.intervals import t_interval
+from retention_lib.resampled import units
 from retention_lib.scores import scores
 from retention_lib.traces import Traces
 
@@ -93,7 +94,7 @@ def architecture_overlap(
         (NaN where nothing is planted); `ties`: share of a top set that is drawn by lot.
     """
     values, runs = score_matrix(traces, score), traces.runs
-    groups, labels = traces.samples["group"].to_numpy(), traces.labels
+    groups, labels = units(traces.samples), traces.labels
     rows = agreement.overlap_summary(values, runs, groups, labels, rng, share, draws)
     pairs = agreement.cross_run_agreement(values, runs, rng, share)
     n = values.shape[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from retention_lib import agreement, data, forgetting, models, paths, pretrain, study
+from retention_lib import data, forgetting, models, paths, pretrain, rank_agreement, study
 from retention_lib.checks import check_names
 from retention_lib.config import Profile, RunConfig
 from retention_lib.config import profile as find_profile
@@ -209,8 +209,8 @@ def label_noise_auc(traces: Traces) -> pd.DataFrame:
         values = score_matrix(traces, score)
         for name in dict.fromkeys(arch):
             of = values[arch == name]
-            row = agreement.auc(of.sum(0), noisy)
-            single = t_interval([agreement.auc(v, noisy)["estimate"].iloc[0] for v in of])
+            row = rank_agreement.auc(of.sum(0), noisy)
+            single = t_interval([rank_agreement.auc(v, noisy)["estimate"].iloc[0] for v in of])
             row.insert(0, "arch", name)
             row.insert(1, "score", score)
             row["meaning"] = SCORES[score]

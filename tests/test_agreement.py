@@ -15,16 +15,15 @@ from retention_lib.agreement import (
     CROSS,
     MISALIGNED,
     SAME,
-    auc,
     cross_run_agreement,
     jaccard_chance,
     jaccard_chance_stratified,
     overlap_curve,
     overlap_summary,
-    spearman,
     top_count,
     topk_jaccard,
 )
+from retention_lib.rank_agreement import auc, spearman
 
 counts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=7)
 

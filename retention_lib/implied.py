@@ -1,0 +1,250 @@
+"""Do the findings fit together? The correlation across seeds that the others imply.
+
+Every row follows from one finding and one stated assumption; none is a bound.
+Spearman correlations are chained on the scale of a normal copula.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+from scipy.integrate import quad
+from scipy.optimize import brentq
+
+from retention_lib.agreement import topk_jaccard
+from retention_lib.concordance import means_by_class
+from retention_lib.config import TOP_SHARE
+from retention_lib.early_loss import partial_spearman
+
+#: A number, or the two ends of a range.
+Range = float | tuple[float, float]
+
+
+def pearson_of(rho):
+    """Correlation r of a bivariate normal whose Spearman correlation is rho: 2 sin(pi rho / 6)."""
+    return 2 * np.sin(np.pi * np.asarray(rho, float) / 6)
+
+
+def spearman_of(r):
+    """Spearman correlation of a bivariate normal with correlation r: (6 / pi) arcsin(r / 2).
+
+    Examples
+    --------
+    >>> float(np.round(spearman_of(1.0), 12)), float(np.round(spearman_of(pearson_of(0.3)), 12))
+    (1.0, 0.3)
+    """
+    return 6 / np.pi * np.arcsin(np.asarray(r, float) / 2)
+
+
+def chain(*rhos) -> float:
+    """Spearman of the ends of a Markov chain whose neighbours correlate by `rhos`: r = product.
+
+    Examples
+    --------
+    >>> round(float(chain(0.5, 0.5)), 4)
+    0.2566
+    """
+    return float(spearman_of(np.prod([pearson_of(rho) for rho in rhos])))
+
+
+def spearman_of_overlap(jaccard: float, share: float = TOP_SHARE) -> float:
+    """Spearman correlation of two normal scores whose top sets have this Jaccard overlap.
+
+    Solves for the correlation at which both exceed their threshold with probability
+    share x 2 J / (1 + J).
+
+    Parameters
+    ----------
+    jaccard, share : float
+
+    Examples
+    --------
+    >>> round(spearman_of_overlap(0.3), 3)
+    0.675
+    """
+    if not 0 <= jaccard <= 1 or not 0 < share < 1:
+        raise ValueError(f"jaccard must lie in 0..1, share in (0, 1), got {jaccard!r}, {share!r}")
+    if jaccard in (0, 1):
+        return 2.0 * jaccard - 1
+    both, z = share * 2 * jaccard / (1 + jaccard), stats.norm.isf(share)
+
+    def excess(r):
+        def integrand(x):
+            return math.exp(-x * x / 2) * special.ndtr((r * x - z) / math.sqrt(1 - r * r))
+
+        # beyond z + 10 less than 1e-20 is left
+        return quad(integrand, z, z + 10, limit=200)[0] / math.sqrt(2 * math.pi) - both
+
+    edge = 1 - 1e-6
+    if excess(edge) <= 0:  # so near to 0 or 1 that no correlation inside the edges gives it
+        return 1.0
+    if excess(-edge) >= 0:
+        return -1.0
+    return float(spearman_of(brentq(excess, -edge, edge, xtol=1e-10)))
+
+
+def class_share(score: np.ndarray, labels: np.ndarray) -> float:
+    """Share of a score's rank variance due to classes, corrected for chance (epsilon squared).
+
+        1 - (1 - eta^2) (n - 1) / (n - K)
+
+    about 0 without classes, hence sometimes negative; NaN if the score is constant.
+
+    References
+    ----------
+    Kelley (1935), An unbiased correlation ratio measure, PNAS 21, 554-559.
+    """
+    _, code = np.unique(labels, return_inverse=True)
+    rank = stats.rankdata(score)
+    k, total = code.max() + 1, rank.var() * len(rank)
+    if total == 0 or len(rank) <= k:
+        return float("nan")
+    within = ((rank - means_by_class(rank, code, k)[0, code]) ** 2).sum()
+    return float(1 - within / total * (len(rank) - 1) / (len(rank) - k))
+
+
+def implied_seed_correlation(
+    rho_early: Range | None = None,
+    stability_of_early_loss: Range = 1.0,
+    share_of_class: Range | None = None,
+    stability_of_classes: Range = 1.0,
+    jaccard: Range | None = None,
+    rho_early_given_class: Range | None = None,
+    measured: Range = np.nan,
+    share: float = TOP_SHARE,
+) -> pd.DataFrame:
+    """What findings 1, 4 and 5 imply for the correlation across seeds, beside finding 3.
+
+    Parameters
+    ----------
+    rho_early : float or (low, high)
+        Finding 5: Spearman of early loss and decay constant within a run.
+    stability_of_early_loss : float or (low, high)
+        Spearman of the early loss in two seeds; the backbone being frozen, near 1.
+    share_of_class : float or (low, high)
+        Finding 4: share of the variance within a run that is due to classes (`class_share`).
+    stability_of_classes : float or (low, high)
+        Correlation of true class means in two seeds, weighted by class size.
+    jaccard : float or (low, high)
+        Finding 1: overlap between architectures.
+    rho_early_given_class : float or (low, high)
+        Partial Spearman given class, for classes and early loss together.
+    measured : float or (low, high)
+        Finding 3.
+    share : float
+        Of the top sets.
+
+    Returns
+    -------
+    DataFrame
+        One row per finding: `finding`, `from`, `implied_low`, `implied_high` (equal for
+        single numbers), `assumption`, `measured_low`, `measured_high`, and `contradicts`: even the
+        lowest implied correlation exceeds the highest measured one (None if none was measured).
+        The other way round is no contradiction: seeds may agree for other reasons as well.
+
+    Examples
+    --------
+    >>> row = implied_seed_correlation(rho_early=(0.3, 0.5), measured=0.01).iloc[0]
+    >>> [round(float(v), 3) for v in row[["implied_low", "implied_high"]]], bool(row.contradicts)
+    ([0.094, 0.257], True)
+    """
+    loss, classes = _ends(stability_of_early_loss), _ends(stability_of_classes)
+    found = []
+    if jaccard is not None:
+        ends = [spearman_of_overlap(j, share) for j in _ends(jaccard)]
+        assumption = "seeds of one architecture agree as two architectures do; normal copula"
+        found.append((1, f"top {share:.0%} overlap between architectures", ends, assumption))
+    if share_of_class is not None:
+        ends = [max(s, 0.0) * c for s, c in zip(_ends(share_of_class), classes, strict=True)]
+        assumption = "within a class seeds are independent"
+        found.append((4, "share of variance due to classes", ends, assumption))
+    if rho_early is not None:
+        ends = [chain(r, s, r) for r, s in zip(_ends(rho_early), loss, strict=True)]
+        assumption = "seeds are independent given the early loss"
+        found.append((5, "early loss", ends, assumption))
+    if share_of_class is not None and rho_early_given_class is not None:
+        parts = zip(_ends(share_of_class), classes, _ends(rho_early_given_class), loss, strict=True)
+        ends = []
+        for s, c, r, l in parts:
+            s = max(s, 0.0)
+            ends.append(s * c + (1 - s) * chain(r, l, r))
+        assumption = "seeds are independent given class and early loss"
+        found.append(("4 and 5", "classes, and early loss within them", ends, assumption))
+    low, high = sorted(_ends(measured))
+    rows = []
+    for finding, source, ends, assumption in found:
+        row = {"finding": finding, "from": source, "implied_low": min(ends)}
+        row |= {"implied_high": max(ends), "assumption": assumption}
+        row |= {"measured_low": low, "measured_high": high}
+        known = np.isfinite([*ends, high]).all()
+        rows.append(row | {"contradicts": bool(min(ends) > high) if known else None})
+    return pd.DataFrame(rows)
+
+
+def _ends(value: Range) -> tuple[float, float]:
+    """Both ends of a range, or a number twice."""
+    ends = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(ends) != 2:
+        raise ValueError(f"expected a number or (low, high), got {value!r}")
+    return float(ends[0]), float(ends[1])
+
+
+def implied_by_runs(
+    loss: np.ndarray,
+    constants: np.ndarray,
+    runs: pd.DataFrame,
+    labels: np.ndarray,
+    share: float = TOP_SHARE,
+) -> pd.DataFrame:
+    """`implied_seed_correlation` of recorded runs, each architecture with its own numbers.
+
+    Parameters
+    ----------
+    loss, constants : array, (run, sample)
+        Without NaN: early loss and the score whose correlation across seeds is audited.
+    runs : DataFrame
+        Columns `arch` and `seed`; at least 2 seeds per architecture.
+    labels : array, (sample,)
+
+    Returns
+    -------
+    DataFrame
+        `arch` first; inputs are means over runs or pairs of runs, the measured range runs from the
+        least to the largest pair of seeds.
+    """
+    loss, constants = np.asarray(loss, float), np.asarray(constants, float)
+    _, code = np.unique(labels, return_inverse=True)
+    arch, tables = runs["arch"].to_numpy(), []
+    rank_l, rank_c = (stats.rankdata(x, axis=1) for x in (loss, constants))
+    of_loss, of_decay = (np.atleast_2d(np.corrcoef(r)) for r in (rank_l, rank_c))
+    means = means_by_class(rank_c - rank_c.mean(1, keepdims=True), code, code.max() + 1)
+    by_class = np.atleast_2d(np.corrcoef(means[:, code]))  # weighted by class size
+    for name in dict.fromkeys(arch):
+        at = np.flatnonzero(arch == name)
+        if len(at) < 2:
+            raise ValueError(f"correlation across seeds needs 2 seeds, {name} has {len(at)}")
+        pair = np.ix_(at, at)
+        upper = np.triu_indices(len(at), 1)
+        others = np.flatnonzero(arch != name)
+        overlap = [
+            topk_jaccard(constants[i], constants[j], share, exact=False) for i in at for j in others
+        ]
+        from_class = [class_share(constants[i], code) for i in at]
+        within = [partial_spearman(loss[i], constants[i], code) for i in at]
+        measured = of_decay[pair][upper]
+        table = implied_seed_correlation(
+            rho_early=np.mean([np.corrcoef(rank_l[i], rank_c[i])[0, 1] for i in at]),
+            stability_of_early_loss=of_loss[pair][upper].mean(),
+            share_of_class=np.mean(from_class),
+            stability_of_classes=by_class[pair][upper].mean(),
+            jaccard=np.mean(overlap) if overlap else None,
+            rho_early_given_class=np.mean(within),
+            measured=(measured.min(), measured.max()),
+            share=share,
+        )
+        table.insert(0, "arch", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
