@@ -13,6 +13,9 @@ _N_MEANS = 33  # nodes of a class mean, half a posterior standard deviation apar
 _MIN_POOLED = 0.05  # least omega where it is integrated out: about two thirds of a node apart
 _MIN_OMEGA = 1e-3  # class means 0.1 % apart: in effect none
 _TOLERANCE = 1e-6  # largest change of (mu, log tau, log omega) in an EM step at convergence
+#: EM has also converged where a step gains less than this [nat]: along a ridge it creeps on for
+#: thousands of steps that change nothing of consequence.
+_GAIN = 1e-8
 TINY = 1e-300
 
 
@@ -75,6 +78,8 @@ def maximise(data: Data, max_iter: int):
             return theta, path, states
         two, value, states = _em_step(data, one, states)
         path.append(value)
+        if 0 <= path[-1] - path[-2] < _GAIN:
+            return one, path, states
         move, bend = one - theta, two - 2 * one + theta
         length = max(1.0, np.linalg.norm(move) / max(np.linalg.norm(bend), TINY))
         jump = np.clip(theta + 2 * length * move + length**2 * bend, *limits)
