@@ -19,6 +19,7 @@ def _fail_on_three(item, send):
     send(item)
 
 
+@pytest.mark.slow
 def test_every_item_is_done_once_in_another_process():
     got = []
     parallel.in_processes(_square, [1, 2, 5], 2, got.append)
@@ -27,6 +28,7 @@ def test_every_item_is_done_once_in_another_process():
     assert os.getpid() not in {m[3] for m in got}
 
 
+@pytest.mark.slow
 def test_the_error_of_a_job_comes_back():
     with pytest.raises(ValueError, match="three is not to be had"):
         parallel.in_processes(_fail_on_three, [1, 3], 2, lambda m: None)

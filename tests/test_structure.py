@@ -159,6 +159,7 @@ def test_placebos_tell_decay_from_difficulty(rng):
         placebos.placebo_table(decays, {"sim": simulated(n=40, seeds=(3, 4))}, rng, draws=9)
 
 
+@pytest.mark.slow
 def test_statuses_weights_and_records_add_up(traces, rng):
     statuses = structure.fit_statuses(traces)
     assert statuses["convention"].tolist() == ["literal", "retention"] * 2
@@ -188,6 +189,7 @@ def test_statuses_weights_and_records_add_up(traces, rng):
     assert [r["n"] for r in records if r["dataset"] == "cub"] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_figure_column_draws_every_table(traces, rng):
     readings = specification.specification_curve(traces, rng, ("exponential", "weibull"), 20)
     tables = (

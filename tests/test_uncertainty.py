@@ -68,6 +68,7 @@ def test_quantiles_agree_with_scipy():
         t_quantile(0.9, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["exponential", "exponential_floor", "exponential_amplitude"])
 def test_intervals_agree_with_a_dense_grid(model):
     t, n = torch.arange(25, dtype=torch.float64), 25
