@@ -123,6 +123,7 @@ def test_error_rates_are_as_claimed(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_error_rates_are_as_claimed_in_2000_studies(rng):
     check_rates(2000, 0.016, rng)
 

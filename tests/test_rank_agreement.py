@@ -82,6 +82,7 @@ def test_tau_covers(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_tau_covers_in_2000_simulations(rng):
     assert 0.93 <= tau_coverage(2000, rng) <= 0.97
 
@@ -160,6 +161,7 @@ def test_grouped_spearman_covers_where_the_naive_interval_does_not(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_grouped_spearman_covers_in_2000_simulations(rng):
     hits, naive = spearman_coverage(2000, rng)
     assert 0.93 <= hits <= 0.97 and naive < 0.85

@@ -206,6 +206,7 @@ def test_intervals_cover_in_a_small_simulation():
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_intervals_cover_at_the_nominal_rate():
     reached = covered(2000, 500, 400, 4)
     assert ((reached >= 0.93) & (reached <= 0.97)).all(), reached

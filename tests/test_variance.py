@@ -178,6 +178,7 @@ def test_a_study_is_recovered_and_covered():
 
 
 @pytest.mark.slow
+@pytest.mark.simulation
 def test_intervals_cover_at_the_nominal_rate():
     reached = coverage(2000, 500, 300, np.random.default_rng(4))
     assert all(0.93 <= rate <= 0.97 for rate in reached.values()), reached
