@@ -4,7 +4,7 @@
     python benchmarks/fit.py --parity [--models exponential_floor ...]   # the same optimum?
 
 Distinct traces of 30 epochs in single precision, exponential with floor. Prints and writes
-`benchmarks/results/fit.json`: traces/s (best of several), ratios and peak memory. With --parity
+`build/bench/fit.json`: traces/s (best of several), ratios and peak memory. With --parity
 instead: of 2,000 binary and 2,000 smooth ones per model every trace on which scipy, best of several
 starts within the same bounds, is better by more than a relative 1e-6.
 """
@@ -224,10 +224,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the traces")
     parser.add_argument("--parity", action="store_true", help="compare optima, not times")
     parser.add_argument("--models", nargs="+", default=list(PARITY), choices=list(PARITY))
-    parser.add_argument("--out", type=Path, help="benchmarks/results/fit.json by default")
+    parser.add_argument("--out", type=Path, help="build/bench/fit.json by default")
     args = parser.parse_args()
     name = "fit_parity" if args.parity else "fit" if args.device == "cpu" else f"fit_{args.device}"
-    out = args.out or paths.home() / "benchmarks" / "results" / f"{name}.json"
+    out = args.out or paths.home() / "build/bench" / f"{name}.json"
     machine = {"threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 1)}
     if args.device != "cpu":
         machine["device"] = torch.cuda.get_device_name(args.device)

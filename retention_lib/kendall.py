@@ -71,8 +71,8 @@ def kendall(
         return one_row(np.nan, np.nan, np.nan, n, np.nan, method, **extras)
     tau, p = stats.kendalltau(a, b)
     a, b = (stats.rankdata(x, "dense") for x in (a, b))
-    concordant = _both_below(a, b) + _both_below(-a, -b)
-    discordant = _both_below(a, -b) + _both_below(-a, b)
+    concordant = both_below(a, b) + both_below(-a, -b)
+    discordant = both_below(a, -b) + both_below(-a, b)
     untied = [n - np.bincount(x)[x] for x in (a, b)]  # (sample,) others not tied with it
     relative = [x / x.mean() - 1 for x in untied]
     scale = np.sqrt(untied[0].mean() * untied[1].mean())
@@ -105,7 +105,7 @@ def _variance_of_sum(parts: np.ndarray, groups: np.ndarray, labels: np.ndarray) 
     return float(np.sum(square * m / np.maximum(m - 1, 1)))
 
 
-def _both_below(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def both_below(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """For every sample, how many others are smaller in a and in b, (sample,).
 
     Samples in rising order of a (falling b among ties) are merged in blocks of 2, 4, 8, ...: a

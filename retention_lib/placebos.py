@@ -15,7 +15,7 @@ import pandas as pd
 from retention_lib.config import LITERAL
 from retention_lib.decay import fit_decay
 from retention_lib.intervals import permutation_p
-from retention_lib.nulls import redraws
+from retention_lib.nulls import redraws, shuffle_epochs
 from retention_lib.traces import Traces
 
 
@@ -89,7 +89,7 @@ def placebo_table(
     values = {
         "r2": [[mean_r2(c, model)] for c in correct],
         "held_out": [[mean_r2(c, model)] for c in outside],
-        "shuffled": [[mean_r2(c, model)] for c in rng.permuted(correct, axis=1)],
+        "shuffled": [[mean_r2(c, model)] for c in shuffle_epochs(correct, rng)],
     }
     table = {k: _over_seeds(np.array(v), arch) for k, v in values.items()}
     nulls = _over_seeds(np.stack([redrawn_r2(c, rng, draws, model) for c in correct]), arch)

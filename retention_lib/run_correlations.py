@@ -17,7 +17,7 @@ from scipy import stats
 from retention_lib.agreement import CROSS, SAME
 from retention_lib.counted import midranks, ties_of
 from retention_lib.intervals import check_level, one_row, t_interval
-from retention_lib.kendall import _both_below
+from retention_lib.kendall import both_below
 from retention_lib.resampled import count_batches, percentile_interval
 from retention_lib.simulated_study import misalign
 
@@ -187,7 +187,7 @@ def _kendall_parts(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ranks = stats.rankdata(scores, "dense", axis=1)
     untied = np.stack([scores.shape[1] - np.bincount(run)[run] for run in ranks])
     agree = [
-        sum(sign * _both_below(a, sign * b) + sign * _both_below(-a, -sign * b) for sign in (1, -1))
+        sum(sign * both_below(a, sign * b) + sign * both_below(-a, -sign * b) for sign in (1, -1))
         for a, b in combinations(ranks, 2)
     ]
     return np.array(agree, float).reshape(-1, scores.shape[1]), untied.astype(float)

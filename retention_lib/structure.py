@@ -16,6 +16,7 @@ from retention_lib.config import LITERAL, RETENTION, TraceConvention
 from retention_lib.convention import retention_trace
 from retention_lib.decay import MODELS, DecayFit, fit_decay
 from retention_lib.intervals import bootstrap, t_interval
+from retention_lib.nulls import shuffle_epochs
 from retention_lib.predictors import Predictor, decay_predictor, shrunk_predictor
 from retention_lib.skill import aicc_weights
 from retention_lib.traces import Traces
@@ -70,7 +71,7 @@ def mean_r2(
     arch = traces.runs["arch"].to_numpy()
     names = list(dict.fromkeys(arch))
     r2 = fit(correct, LITERAL, model).r2  # (run, sample)
-    shuffled = fit(rng.permuted(correct, axis=1), LITERAL, model).r2
+    shuffled = fit(shuffle_epochs(correct, rng), LITERAL, model).r2
     other = other_seed_r2(correct, arch)
     groups, labels = traces.samples["group"].to_numpy(), traces.labels
     table = bootstrap(_means(r2, arch, names), groups, labels, rng, draws)

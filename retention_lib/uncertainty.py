@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from retention_lib.checks import check_level
+
 #: An estimate this near to a bound of log lambda is at it.
 _AT_LIMIT = 1e-8
 #: Spacing in log lambda of the search for the ends of a profile interval.
@@ -28,7 +30,7 @@ def likelihood_drop(level: float) -> float:
     >>> round(likelihood_drop(0.95), 4)
     1.9207
     """
-    _check_level(level)
+    check_level(level)
     return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)) ** 2 / 2)
 
 
@@ -37,7 +39,7 @@ def squares_drop(sse: Tensor, n: Tensor, n_params: int, level: float) -> Tensor:
 
     `sse` and `n`, the epochs of positive weight, are (trace,). NaN for n <= p.
     """
-    _check_level(level)
+    check_level(level)
     out = torch.full_like(sse, math.nan)
     left = (n - n_params).expand_as(sse)
     for m in left.unique().tolist():
@@ -56,7 +58,7 @@ def t_quantile(level: float, degrees: int) -> float:
     >>> round(t_quantile(0.95, 10), 4)
     2.2281
     """
-    _check_level(level)
+    check_level(level)
     if degrees < 1:
         raise ValueError(f"degrees must be at least 1, got {degrees}")
 
@@ -89,7 +91,7 @@ def never_forgotten_bound(w: Tensor, s: Tensor, level: float) -> Tensor:
     >>> round(float(never_forgotten_bound(torch.ones(4, 1), t, 0.95)), 4)  # 2.9957 / 6
     0.4993
     """
-    _check_level(level)
+    check_level(level)
     return -math.log1p(-level) / (w * s).sum(0)
 
 
@@ -181,8 +183,3 @@ def _crossing(profile: Callable, outside: Tensor, inside: Tensor, floor: Tensor)
         below = torch.where(up, torch.where(was_up == 1, below / 2, below), height)
         was_up = up.to(over)
     return inside
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level!r}")

@@ -22,10 +22,10 @@ def rng():
 
 @given(pairs)
 @settings(max_examples=80, deadline=None)
-def test_both_below_counts_like_two_loops(values):
+def testboth_below_counts_like_two_loops(values):
     a, b = np.array(values).T
     slow = [sum(x < a[i] and y < b[i] for x, y in values) for i in range(len(a))]
-    assert kendall._both_below(a, b).tolist() == slow
+    assert kendall.both_below(a, b).tolist() == slow
 
 
 @pytest.mark.parametrize(

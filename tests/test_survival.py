@@ -1,7 +1,6 @@
 """Survival of learned samples against a slow twin, statsmodels, and simulations of known truth."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hazards import simulate, survival_times, traces_of
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from retention_lib.forgetting import first_forgetting, forgetting_events
 from retention_lib.risk import risk_counts
-from retention_lib.style import new_figure
 from retention_lib.survival import (
     by_architecture,
     compare_architectures,
@@ -19,7 +17,6 @@ from retention_lib.survival import (
     kaplan_meier,
     restricted_mean,
 )
-from retention_lib.survival_plots import hazard_curve, survival_curve
 
 
 def slow_counts(correct, scale, event, groups):
@@ -190,20 +187,6 @@ def test_tables_and_comparison_by_architecture():
     mixed = traces_of(correct, seeds=[0, 1, 1, 0])  # order of runs is not order of seeds
     again = compare_architectures(mixed, rng, draws=9)
     assert again["estimate"][0] == pytest.approx(row["estimate"][0])
-
-
-def test_curves_are_drawn_with_every_time():
-    rng = np.random.default_rng(15)
-    traces = traces_of(np.stack([simulate(np.full(60, 0.2), 6, rng) for _ in range(4)]))
-    _, axes = new_figure(1, 2)
-    ax = hazard_curve(axes[0, 0], by_architecture(traces))
-    assert [len(line.get_xdata()) for line in ax.lines] == [6, 6] and ax.get_ylim()[0] == 0
-    assert "first" in ax.get_ylabel() and "since learned" in ax.get_xlabel()
-    ax = survival_curve(axes[0, 1], by_architecture(traces, kaplan_meier, scale="epoch"))
-    assert [line.get_ydata()[0] for line in ax.lines] == [1, 1]
-    both = pd.concat([by_architecture(traces), by_architecture(traces, scale="epoch")])
-    with pytest.raises(ValueError, match=r"one scale, got \['age', 'epoch'\]"):
-        hazard_curve(ax, both)
 
 
 def test_bad_input_is_named():
