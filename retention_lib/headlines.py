@@ -19,6 +19,9 @@ PAPER_CLASSES = {"octdl": 7, "cub": 200}
 QUANTITIES = {
     "architecture_overlap": ("jaccard",),
     "decay_structure": ("r2_cnn", "r2_vit", "r2_difference"),
+    "seed_stability": ("spearman",),
+    "class_forgetting": ("kendall_w",),
+    "early_loss": ("spearman",),
 }
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retention_lib import layout, plots
+from retention_lib import layout, plots, specification_plots
 from retention_lib.ebbinghaus import HOURS, SAVINGS, own_formula
 from retention_lib.plots import looks
 from retention_lib.specification import COUNTED, CURVES
+from retention_lib.specification_plots import legend_above, only_first_column
 from retention_lib.style import CHANCE
 
 #: Order of a specification's choices from top to bottom, and what they are called.
@@ -51,23 +52,6 @@ def _short(arch: str) -> str:
     )
 
 
-def _legend_above(ax: Axes) -> None:
-    """Outside the axes, and without taking width from them."""
-    look = {"fontsize": 5.8, "handlelength": 1, "handletextpad": 0.3, "columnspacing": 0.8}
-    legend = ax.legend(
-        ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0, **look
-    )
-    ax.set_title(" ", fontsize=6)  # takes the height that the legend needs
-    legend.set_in_layout(False)
-
-
-def _only_first(ax: Axes) -> None:
-    """Name the rows in the first column of a figure only."""
-    place = ax.get_subplotspec()
-    if place is not None and not place.is_first_col():
-        ax.tick_params(axis="y", labelleft=False)
-
-
 def column(axes, fits, mean_curves, controlled, readings, predicted, kept) -> None:
     """One data set's column of notebook 02's figure, seven axes from top to bottom.
 
@@ -93,45 +77,23 @@ def differences(ax: Axes, table: pd.DataFrame) -> Axes:
     table : DataFrame
         `specification.specification_curve` of one data set and one pair of architectures.
     """
-    table = table.sort_values("difference", ignore_index=True)
-    low, high = table["ci_low"], table["ci_high"]
     a, b = table["arch_a"].iloc[0], table["arch_b"].iloc[0]
-    for holds, shade, label in (
-        (low > 0, looks(b)[0], f"higher: {_short(b)}"),
-        (high < 0, looks(a)[0], _short(a)),
-        (~((low > 0) | (high < 0)), CHANCE, "undecided"),
-    ):
-        at = table.index[holds]
-        ax.vlines(at, low[holds], high[holds], colors=shade, lw=0.6)
-        label = f"{label} {holds.mean():.0%}"
-        ax.plot(at, table["difference"][holds], ".", c=shade, ms=2, label=label)
-    star = table.index[table["primary"]]
-    ax.plot(star, table["difference"][star], "*", mfc="white", mec="black", ms=7, label="literal")
-    ax.axhline(0, color=CHANCE, lw=0.6, ls=":")
-    # Readings that no curve fits have R^2 far below 0: drawn up to the edge, or they hide the rest.
-    ax.set(ylabel="R² difference", xlabel="", xlim=(-1, len(table)), ylim=(-1, 1))
-    ax.tick_params(labelbottom=False)
-    _legend_above(ax)
-    return ax
+    return specification_plots.estimates(
+        ax,
+        table,
+        "R² difference",
+        column="difference",
+        names=(f"higher: {_short(b)}", _short(a)),
+        colours=(looks(b)[0], looks(a)[0]),
+        # Readings that no curve fits lie far below 0: drawn to the edge, or they hide the rest.
+        ylim=(-1, 1),
+        primary="literal",
+    )
 
 
 def choices(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Which choices each reading of `differences` makes, a dot for each."""
-    table = table.sort_values("difference", ignore_index=True)
-    labels, y = [], 0
-    for column, names in _CHOICES.items():
-        for name, label in names.items():
-            at = table.index[table[column] == name]
-            if len(at):
-                ax.plot(at, np.full(len(at), y), "|", c="0.25", ms=2.2, mew=0.5)
-                labels.append((y, label))
-                y += 1
-        y += 0.5
-    ax.set_yticks([at for at, _ in labels], [label for _, label in labels], fontsize=5.5)
-    _only_first(ax)
-    ax.set(xlabel="readings, sorted by difference", xlim=(-1, len(table)), ylim=(y, -1))
-    ax.tick_params(axis="y", length=0)
-    return ax
+    """Which choices each reading of `differences` makes, a dash for each."""
+    return specification_plots.choices(ax, table, _CHOICES, column="difference")
 
 
 def placebos(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -154,7 +116,7 @@ def placebos(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
     ax.set(yticks=[], ylim=(-0.5, len(table) - 0.1), xlabel="mean R² under the literal convention")
     ax.spines["left"].set_visible(False)
-    _legend_above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -177,10 +139,10 @@ def skill(ax: Axes, table: pd.DataFrame) -> Axes:
         ax.plot(of["skill"], y, marker, c=shade, ms=4, ls="none", label=label)
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
     ax.set_yticks(np.arange(len(models))[::-1], [_MODELS.get(m, m) for m in models])
-    _only_first(ax)
+    only_first_column(ax)
     scheme = {"cross_seed": "in another seed", "one_step": "one epoch ahead"}
     ax.set(xlabel=f"log-loss skill {scheme[table['scheme'].iloc[0]]}, 0 = constant")
-    _legend_above(ax)
+    legend_above(ax)
     return ax
 
 
