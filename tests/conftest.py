@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# One thread in each worker, before torch counts the cores: two workers share two of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pandas as pd
 import pytest

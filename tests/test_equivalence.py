@@ -118,6 +118,7 @@ def check_rates(simulations, tolerance, rng):
     assert same == pytest.approx(power, abs=tolerance)
 
 
+@pytest.mark.slow
 def test_error_rates_are_as_claimed(rng):
     check_rates(300, 0.05, rng)
 

@@ -161,6 +161,7 @@ def test_excess_is_zero_without_and_positive_with_an_architecture_effect():
     assert some["ci_low"] > 0.02
 
 
+@pytest.mark.slow
 def test_interval_of_the_excess_covers():
     rng, hits = np.random.default_rng(2), []
 

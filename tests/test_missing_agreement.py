@@ -160,6 +160,7 @@ def test_leave_one_seed_out_by_hand(rng):
     assert whole["seed_high"] == pytest.approx(pseudo.mean() + half, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_seed_interval_covers_the_mean_over_seeds():
     """Images fixed, seeds drawn: the truth is the mean over many seeds of the same images."""
     rng = np.random.default_rng(3)
@@ -201,6 +202,7 @@ def check_coverage(case, simulations, draws, slack):
         assert row[name] == pytest.approx(known[name], abs=slack), name
 
 
+@pytest.mark.slow
 def test_coverage_in_few_simulations():
     check_coverage("10 samples per class", 100, 150, 0.06)
 

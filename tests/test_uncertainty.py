@@ -132,6 +132,7 @@ def test_coverage_of_the_likelihood_interval():
     assert (low[:50] < narrow).all() and (wide < high[:50]).all()
 
 
+@pytest.mark.slow
 def test_coverage_of_the_least_squares_interval():
     """Normal noise, floor to be estimated: the F interval covers as it says."""
     rng, n, t = np.random.default_rng(3), 2000, torch.arange(30, dtype=torch.float64)
@@ -183,6 +184,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, ab, extra", CASES, ids=[case[0] for case in CASES])
 def test_bias_and_standard_errors_over_replicates(model, ab, extra):
     """Little bias, and the errors say how estimates vary: one or two parameters from 200 epochs.
@@ -284,6 +286,7 @@ def test_too_few_epochs_have_no_least_squares_error():
     assert se["decay_constant"].isnan() and se["floor"].isnan()  # one observation, two parameters
 
 
+@pytest.mark.slow
 def test_weibull_least_squares_interval_holds_the_truth():
     rng, t, n = np.random.default_rng(6), torch.arange(20, dtype=torch.float64), 120
     truth = torch.exp(-((0.12 * t) ** 1.6))

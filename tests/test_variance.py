@@ -164,6 +164,7 @@ def coverage(simulations, draws, n, rng):
     return {name: np.mean(hit) for name, hit in hits.items()}
 
 
+@pytest.mark.slow
 def test_a_study_is_recovered_and_covered():
     rng = np.random.default_rng(2)
     made = study(8000, 1, ["a", "b"], [1, 2, 3], rng, reliability=0.7, shared=0.6, n_classes=40)
