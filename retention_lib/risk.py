@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 
 SCALES = ("age", "epoch")
 EVENTS = ("first", "recurrent")
@@ -135,6 +137,45 @@ def product_limit(at_risk: np.ndarray, events: np.ndarray) -> np.ndarray:
     kept = np.where((np.cumsum(at_risk, -1) == 0) & ever, 1.0, kept)  # before the first entry
     gone = np.logical_or.accumulate(kept == 0, axis=-1)  # all are forgotten: none is missed later
     return np.where(gone, 0.0, np.cumprod(kept, -1))
+
+
+def influence(risk: Risk) -> np.ndarray:
+    """What each group contributes to log S(t), (group, time); squares sum to the variance."""
+    n, d = risk.at_risk.sum(0, dtype=np.int64), risk.events.sum(0, dtype=np.int64)
+    excess = risk.events - np.nan_to_num(quotient(d, n)) * risk.at_risk
+    return -np.cumsum(np.where(n > 0, quotient(excess, n - d), 0.0), axis=1)
+
+
+def survival_of(risk: Risk, level: float = 0.95, greenwood: bool = False) -> pd.DataFrame:
+    """Product-limit curve of the pooled counts with its log-log interval, times 0, 1, ...
+
+    Parameters
+    ----------
+    greenwood : bool
+        Greenwood's variance instead of the sum of squared influences: the same for independent
+        groups without late entry; with it the influences are noisier and as large on average.
+
+    Returns
+    -------
+    DataFrame
+        `time`, `at_risk`, `events`, `survival`, `se`, `ci_low`, `ci_high`, `method`, as
+        `survival.kaplan_meier` explains them.
+    """
+    n, d = (np.r_[0, x.sum(0, dtype=np.int64)] for x in risk)
+    survival = np.r_[1.0 if n.any() else np.nan, product_limit(n[1:], d[1:])]
+    variance = np.r_[0.0, (influence(risk) ** 2).sum(0)]
+    if greenwood:
+        variance = np.cumsum(np.where(n > 0, quotient(d, n * (n - d)), 0.0))
+    se_log = np.sqrt(variance)
+    se_log[~(survival > 0)] = np.nan
+    between = (survival > 0) & (survival < 1)
+    log_s = np.log(survival, where=between, out=np.full(len(n), np.nan))
+    factor = np.exp(stats.norm.ppf((1 + level) / 2) * se_log / log_s)  # log_s < 0: below 1
+    columns = {"time": np.arange(len(n)), "at_risk": n, "events": d}
+    columns |= {"survival": survival, "se": survival * se_log}
+    columns |= {"ci_low": np.exp(log_s / factor), "ci_high": np.exp(log_s * factor)}
+    method = f"Kaplan-Meier, log-log, Greenwood over groups, {level:.0%}"
+    return pd.DataFrame(columns | {"method": method})
 
 
 def common_horizon(horizon: int | None, *risks: Risk) -> int:

@@ -18,7 +18,15 @@ from statsmodels.stats.proportion import proportion_confint
 from retention_lib.config import RETENTION
 from retention_lib.intervals import check_level, one_row
 from retention_lib.label_swap import label_swap
-from retention_lib.risk import Risk, as_runs, common_horizon, product_limit, quotient, risk_counts
+from retention_lib.risk import (
+    as_runs,
+    common_horizon,
+    influence,
+    product_limit,
+    quotient,
+    risk_counts,
+    survival_of,
+)
 from retention_lib.traces import Traces
 
 
@@ -78,13 +86,6 @@ def hazard_table(
     return pd.DataFrame(columns | {"effective_n": effective, "method": method})
 
 
-def _influence(risk: Risk) -> np.ndarray:
-    """What each group contributes to log S(t), (group, time); squares sum to the variance."""
-    n, d = risk.at_risk.sum(0, dtype=np.int64), risk.events.sum(0, dtype=np.int64)
-    excess = risk.events - np.nan_to_num(quotient(d, n)) * risk.at_risk
-    return -np.cumsum(np.where(n > 0, quotient(excess, n - d), 0.0), axis=1)
-
-
 def kaplan_meier(
     correct: np.ndarray,
     scale: str = "age",
@@ -126,22 +127,10 @@ def kaplan_meier(
     """
     check_level(level)
     risk = risk_counts(correct, scale, "first", groups)
-    n, d = (np.r_[0, x.sum(0, dtype=np.int64)] for x in risk)
-    survival = np.r_[1.0 if n.any() else np.nan, product_limit(n[1:], d[1:])]
-    variance = np.r_[0.0, (_influence(risk) ** 2).sum(0)]
-    if len(as_runs(correct)) == 1 and len(risk.at_risk) == np.shape(correct)[-1]:
-        # The same without late entry; with it the influences are noisier and as large on average.
-        variance = np.cumsum(np.where(n > 0, quotient(d, n * (n - d)), 0.0))
-    se_log = np.sqrt(variance)
-    se_log[~(survival > 0)] = np.nan
-    between = (survival > 0) & (survival < 1)
-    log_s = np.log(survival, where=between, out=np.full(len(n), np.nan))
-    factor = np.exp(stats.norm.ppf((1 + level) / 2) * se_log / log_s)  # log_s < 0: below 1
-    method = f"Kaplan-Meier, log-log, Greenwood over groups, {level:.0%}"
-    columns = {"scale": scale, "time": np.arange(len(n)), "at_risk": n, "events": d}
-    columns |= {"survival": survival, "se": survival * se_log}
-    columns |= {"ci_low": np.exp(log_s / factor), "ci_high": np.exp(log_s * factor)}
-    return pd.DataFrame(columns | {"method": method})
+    alone = len(as_runs(correct)) == 1 and len(risk.at_risk) == np.shape(correct)[-1]
+    table = survival_of(risk, level, greenwood=alone)
+    table.insert(0, "scale", scale)
+    return table
 
 
 def restricted_mean(
@@ -183,7 +172,7 @@ def restricted_mean(
     n, d = (x.sum(0, dtype=np.int64)[:horizon] for x in risk)
     kept = product_limit(n, d)[: horizon - 1]
     estimate = 1 + kept.sum() if n[0] else np.nan
-    se = np.sqrt(((_influence(risk)[:, : horizon - 1] @ kept) ** 2).sum())
+    se = np.sqrt(((influence(risk)[:, : horizon - 1] @ kept) ** 2).sum())
     half = stats.norm.ppf((1 + level) / 2) * se
     active = int((risk.at_risk[:, 0] > 0).sum())
     method = f"restricted mean to {horizon} epochs, delta method over groups, {level:.0%}"
