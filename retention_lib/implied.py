@@ -21,6 +21,15 @@ from retention_lib.early_loss import partial_spearman
 
 #: A number, or the two ends of a range.
 Range = float | tuple[float, float]
+#: What `implied_seed_correlation` takes of a study, as named there.
+INGREDIENTS = (
+    "rho_early",
+    "stability_of_early_loss",
+    "share_of_class",
+    "stability_of_classes",
+    "jaccard",
+    "rho_early_given_class",
+)
 
 
 def pearson_of(rho):
@@ -192,14 +201,14 @@ def _ends(value: Range) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-def implied_by_runs(
+def ingredients(
     loss: np.ndarray,
     constants: np.ndarray,
     runs: pd.DataFrame,
     labels: np.ndarray,
     share: float = TOP_SHARE,
 ) -> pd.DataFrame:
-    """`implied_seed_correlation` of recorded runs, each architecture with its own numbers.
+    """What `implied_seed_correlation` takes, measured on recorded runs, per architecture.
 
     Parameters
     ----------
@@ -212,12 +221,13 @@ def implied_by_runs(
     Returns
     -------
     DataFrame
-        `arch` first; inputs are means over runs or pairs of runs, the measured range runs from the
-        least to the largest pair of seeds.
+        `arch`, then the arguments of `implied_seed_correlation` by name, means over runs or pairs
+        of runs (`jaccard`, between architectures, is NaN if there is one only), and
+        `measured_low`, `measured_high`, the least and the largest pair of seeds.
     """
     loss, constants = np.asarray(loss, float), np.asarray(constants, float)
     _, code = np.unique(labels, return_inverse=True)
-    arch, tables = runs["arch"].to_numpy(), []
+    arch, rows = runs["arch"].to_numpy(), []
     rank_l, rank_c = (stats.rankdata(x, axis=1) for x in (loss, constants))
     of_loss, of_decay = (np.atleast_2d(np.corrcoef(r)) for r in (rank_l, rank_c))
     means = means_by_class(rank_c - rank_c.mean(1, keepdims=True), code, code.max() + 1)
@@ -232,19 +242,39 @@ def implied_by_runs(
         overlap = [
             topk_jaccard(constants[i], constants[j], share, exact=False) for i in at for j in others
         ]
-        from_class = [class_share(constants[i], code) for i in at]
         within = [partial_spearman(loss[i], constants[i], code) for i in at]
         measured = of_decay[pair][upper]
-        table = implied_seed_correlation(
-            rho_early=np.mean([np.corrcoef(rank_l[i], rank_c[i])[0, 1] for i in at]),
-            stability_of_early_loss=of_loss[pair][upper].mean(),
-            share_of_class=np.mean(from_class),
-            stability_of_classes=by_class[pair][upper].mean(),
-            jaccard=np.mean(overlap) if overlap else None,
-            rho_early_given_class=np.mean(within),
-            measured=(measured.min(), measured.max()),
-            share=share,
-        )
-        table.insert(0, "arch", name)
+        row = {"arch": name}
+        row["rho_early"] = np.mean([np.corrcoef(rank_l[i], rank_c[i])[0, 1] for i in at])
+        row["stability_of_early_loss"] = of_loss[pair][upper].mean()
+        row["share_of_class"] = np.mean([class_share(constants[i], code) for i in at])
+        row["stability_of_classes"] = by_class[pair][upper].mean()
+        row["jaccard"] = np.mean(overlap) if overlap else np.nan
+        row["rho_early_given_class"] = np.mean(within)
+        row |= {"measured_low": measured.min(), "measured_high": measured.max()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def implied_by(measured: pd.DataFrame, share: float = TOP_SHARE) -> pd.DataFrame:
+    """`implied_seed_correlation` of every row of `ingredients`, the other columns in front."""
+    tables, numbers = [], [*INGREDIENTS, "measured_low", "measured_high"]
+    for _, row in measured.iterrows():
+        given = {name: None if pd.isna(row[name]) else float(row[name]) for name in INGREDIENTS}
+        ends = (row["measured_low"], row["measured_high"])
+        table = implied_seed_correlation(**given, measured=ends, share=share)
+        for place, name in enumerate(n for n in measured if n not in numbers):
+            table.insert(place, name, row[name])
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def implied_by_runs(
+    loss: np.ndarray,
+    constants: np.ndarray,
+    runs: pd.DataFrame,
+    labels: np.ndarray,
+    share: float = TOP_SHARE,
+) -> pd.DataFrame:
+    """`implied_seed_correlation` of recorded runs, each architecture with its own `ingredients`."""
+    return implied_by(ingredients(loss, constants, runs, labels, share), share)

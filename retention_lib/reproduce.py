@@ -1,4 +1,4 @@
-"""Execute the notebooks one after another and check what each of them wrote."""
+"""Execute the notebooks, two at a time where that is safe, and check what each of them wrote."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,8 +90,12 @@ def run_notebooks(
     only: list[str] | None = None,
     parameters: dict | None = None,
     log=print,
+    jobs: int | None = None,
 ) -> dict[str, float]:
     """Execute notebooks at one profile, validate their results, and render the README's table.
+
+    The first is run alone, for it captures the runs that all others only read; these are run
+    side by side, one core each; the summary, which reads their results, comes last.
 
     Parameters
     ----------
@@ -103,11 +108,14 @@ def run_notebooks(
     parameters : dict, optional
         Given to every notebook that is run, besides the profile. Names and types are checked
         before anything is executed.
+    jobs : int, optional
+        Notebooks at a time, by default one per core but no more than two: each holds the traces of
+        the whole study.
 
     Returns
     -------
     dict
-        Seconds per notebook.
+        Seconds per notebook, in their order.
 
     Raises
     ------
@@ -122,13 +130,23 @@ def run_notebooks(
     for notebook in chosen:
         check_parameters(notebook, given)
     out_dir.mkdir(parents=True, exist_ok=True)
+    jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     seconds, begin = {}, time.monotonic()
-    for notebook in chosen:
+
+    def run(notebook: Path) -> None:
         start = time.monotonic()
         execute(notebook, out_dir / notebook.name, given)
         report.check_result(paths.figures(profile) / f"{notebook.stem}.json")
         seconds[notebook.stem] = time.monotonic() - start
         log(f"{notebook.stem:28s} {seconds[notebook.stem]:6.1f} s")
+
+    with _own_kernel():
+        for stage in _stages(chosen):
+            with ThreadPoolExecutor(jobs if len(stage) > 1 else 1) as pool, _one_thread(stage):
+                for done in [pool.submit(run, notebook) for notebook in stage]:
+                    done.result()  # the first failure is raised when those begun have ended
     log(
         f"{len(chosen)} notebooks in {time.monotonic() - begin:.0f} s: executed copies in {out_dir}"
     )
@@ -136,29 +154,48 @@ def run_notebooks(
     if readme.is_file() and report.START in readme.read_text():
         report.update_readme(readme)
         log("README.md: table rendered from the result files")
-    return seconds
+    return {notebook.stem: seconds[notebook.stem] for notebook in chosen}
+
+
+def _stages(chosen: list[Path]) -> list[list[Path]]:
+    """What may run side by side: the first alone, the others, then the summary."""
+    summary = [path for path in chosen if path.stem.startswith("99")]
+    others = [path for path in chosen if path not in summary]
+    return [stage for stage in (others[:1], others[1:], summary) if stage]
+
+
+@contextmanager
+def _one_thread(stage: list[Path]):
+    """One thread in each kernel of several, unless the caller has set a number."""
+    if len(stage) < 2 or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
 
 
 def execute(notebook: Path, out: Path, parameters: dict) -> None:
-    """Run one notebook in a kernel of this very interpreter; `out` receives the executed copy."""
+    """Run one notebook (within `_own_kernel`); `out` receives the executed copy."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    with _own_kernel():
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(out),
-                parameters,
-                kernel_name=KERNEL,
-                progress_bar=False,
-                log_output=False,
-            )
-        except PapermillExecutionError as error:
-            raise RuntimeError(
-                f"{notebook.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
-                f"(traceback in {out})"
-            ) from error
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(out),
+            parameters,
+            kernel_name=KERNEL,
+            progress_bar=False,
+            log_output=False,
+        )
+    except PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{notebook.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
+            f"(traceback in {out})"
+        ) from error
     _keep_links(out, notebook.parent)
 
 

@@ -1,0 +1,101 @@
+"""The consistency audit from result files: Holm within a data set, implied correlations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import simulated
+from statsmodels.stats.multitest import multipletests
+
+from retention_lib import audit_plots, consistency
+from retention_lib.config import HEADLINE_TESTS
+from retention_lib.implied import INGREDIENTS, implied_by_runs
+
+P = [0.04, 0.0005, 0.3, 0.012, 0.0005]
+
+
+def family(dataset, p) -> pd.DataFrame:
+    """Findings with the p-values of the five headline tests, and one that is not in the family."""
+    rows = [
+        {
+            "profile": "real",
+            "dataset": dataset,
+            "finding": f,
+            "quantity": q,
+            "estimate": 0.1,
+            "p": x,
+        }
+        for (f, q), x in zip(HEADLINE_TESTS, p, strict=True)
+    ]
+    other = {"finding": "early_loss", "quantity": "spearman_cnn", "estimate": 0.1, "p": 1e-9}
+    return pd.DataFrame([*rows, {"profile": "real", "dataset": dataset, **other}])
+
+
+def test_holm_is_within_a_data_set_and_as_statsmodels_has_it():
+    found = pd.concat([family("octdl", P), family("cub", P[::-1])], ignore_index=True)
+    table = consistency.holm_table(found)
+    assert len(table) == 10 and (table["tests"] == 5).all()
+    for dataset, p in (("octdl", P), ("cub", P[::-1])):
+        of = table[table["dataset"] == dataset]
+        rejected, adjusted, *_ = multipletests(p, method="holm")
+        np.testing.assert_allclose(of["p_holm"], adjusted, rtol=1e-12)
+        assert of["rejected"].tolist() == rejected.tolist()
+
+
+def test_a_missing_p_counts_as_a_test_to_come():
+    p = [None, 0.012, None, 0.3, None]
+    table = consistency.holm_table(family("octdl", p)).set_index("quantity")
+    assert table["tests"].eq(2).all()
+    assert table.loc["r2_difference", "p_holm"] == pytest.approx(5 * 0.012)
+    assert (
+        table.loc["r2_difference", "rejected"] is False
+        or not table.loc["r2_difference", "rejected"]
+    )
+    assert math.isnan(table.loc["jaccard", "p_holm"]) and table.loc["jaccard", "rejected"] is None
+
+
+def test_ingredients_survive_the_way_through_records():
+    """From traces over records to the table: the same as directly from the traces."""
+    traces = simulated(seed=4)
+    table = consistency.study_ingredients(traces).assign(dataset="octdl")
+    records = consistency.ingredient_records(
+        table, {"octdl": "reduced", "cub": None}, {"octdl": 240}
+    )
+    assert len(records) == 2 * (len(INGREDIENTS) + 1)
+    found = pd.DataFrame(records).assign(profile="real")
+    by_records = consistency.implied_table(found)
+    values = consistency.early_loss(traces), consistency.decay_constants(traces)
+    directly = implied_by_runs(*values, traces.runs, traces.labels)
+    for column in ("implied_low", "implied_high", "measured_low", "measured_high"):
+        np.testing.assert_allclose(by_records[column], directly[column], rtol=1e-12)
+    assert by_records["contradicts"].tolist() == directly["contradicts"].tolist()
+    assert set(by_records["network"]) == {"cnn", "vit"}
+
+
+def test_paper_contradicts_itself_by_its_early_loss():
+    """chain(.3, 1, .3) and chain(.5, 1, .5) on the normal scale, against .01."""
+    table = consistency.implied_by_paper()
+    early = table[table["finding"] == 5]
+    expected = [6 / np.pi * np.arcsin((2 * np.sin(np.pi * r / 6)) ** 2 / 2) for r in (0.3, 0.5)]
+    for _, row in early.iterrows():
+        np.testing.assert_allclose(row[["implied_low", "implied_high"]].astype(float), expected)
+        assert row["contradicts"]
+    assert table["dataset"].tolist() == ["octdl", "octdl", "cub", "cub"]
+
+
+def test_nothing_recorded_gives_nothing():
+    empty = pd.DataFrame(columns=["profile", "dataset", "finding", "quantity", "estimate", "p"])
+    assert consistency.implied_table(empty).empty and consistency.holm_table(empty).empty
+    assert consistency.audit_records(pd.DataFrame()) == []
+
+
+def test_figure_marks_what_contradicts():
+    paper = consistency.implied_by_paper()
+    _, axes = audit_plots.summary_figure(len(paper))
+    ax = audit_plots.implied(axes["implied"], paper, pd.DataFrame())
+    crosses = next(line for line in ax.get_lines() if line.get_marker() == "x")
+    assert len(crosses.get_xdata()) == paper["contradicts"].sum() == 4
+    assert [t.get_text() for t in ax.get_yticklabels()][1] == "paper, octdl: finding 5"
