@@ -95,8 +95,10 @@ def observe(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     logits = logits.detach().float()
     own = logits.gather(1, labels[:, None]).squeeze(1)
     other = logits.scatter(1, labels[:, None], -math.inf).amax(1)
+    # The same first maximum; on the CPU NumPy finds it several times faster than torch.
+    best = logits.argmax(1) if logits.is_cuda else torch.from_numpy(logits.numpy().argmax(1))
     return {
-        "predicted": logits.argmax(1),
+        "predicted": best,
         "loss": F.cross_entropy(logits, labels, reduction="none"),
         "margin": own - other,
     }

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from retention_lib import augment, models
 from retention_lib.config import RunConfig
 from retention_lib.data.imageset import ImageSet
+from retention_lib.recorder import Recorder
 from retention_lib.rundir import RunDir
-from retention_lib.session import EVAL_BATCH, Session, clean_pass, generator, observe, open_session
+from retention_lib.session import EVAL_BATCH, Session, clean_pass, generator, open_session
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -97,11 +98,7 @@ def train_epoch(
     )
     size, centre = size.to(device), centre.to(device)  # row i belongs to training sample i
     batches = split_batches(order, config.batch_size)
-    seen = {
-        "predicted": torch.zeros(len(session.images), dtype=torch.int64, device=device),
-        "loss": torch.zeros(len(session.images), device=device),
-        "margin": torch.zeros(len(session.images), device=device),
-    }
+    recorder = Recorder(len(session.images), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.model_seed * 100_003 + epoch)  # dropout and stochastic depth
         for i, batch in enumerate(batches):
@@ -119,11 +116,8 @@ def train_epoch(
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimiser.step()
-            for name, value in observe(logits, session.labels[rows]).items():
-                seen[name][rows] = value
-    shown = np.zeros(len(session.images), np.int64)
-    shown[session.train_rows.cpu().numpy()] = 1
-    return {name: value.cpu().numpy() for name, value in seen.items()}, shown
+            recorder.add(rows, logits, session.labels[rows])
+    return recorder.finish()
 
 
 def fine_tune(
