@@ -14,6 +14,7 @@ import pandas as pd
 
 from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
 from retention_lib.rank_agreement import spearman
+from retention_lib.threads import each
 from retention_lib.ties import (
     cross_tables,
     expected_jaccard,
@@ -82,12 +83,14 @@ def jaccard_chance_stratified(
         raise ValueError("a and b must not hold NaN: leave these samples out of a, b and labels")
     k = top_count(a.shape[1], share)
     top_a, top_b = levels(a, k), levels(b, k)
-    by_class = np.argsort(labels, kind="stable")
-    tables = [cross_tables(top_a, top_b)]
-    top_a = top_a[:, by_class]
-    for _ in range(draws):  # a random order within each class, in place of the class's own order
-        shuffled = np.lexsort((rng.random(len(labels)), labels))
-        tables.append(cross_tables(top_a, top_b[:, shuffled]))
+    label = np.unique(labels, return_inverse=True)[1]
+    by_class = top_a[:, np.argsort(label, kind="stable")]
+
+    def shuffled(turn):  # a random order within each class, in place of the class's own order
+        return cross_tables(by_class, top_b[:, np.argsort(label + turn)])
+
+    turns = (rng.random(len(label)) for _ in range(draws))
+    tables = [cross_tables(top_a, top_b), *each(shuffled, turns, len(label))]
     tables = np.stack(tables)  # (1 + draw, run of a, run of b, 3, 3)
     flat = tables.reshape(-1, 3, 3)
     values = (

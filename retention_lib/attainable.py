@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import optimize, stats
 
-from retention_lib.counted import overlaps
+from retention_lib.counted import overlap_statistic
 from retention_lib.resampled import percentile_interval
+from retention_lib.threads import each
 from retention_lib.ties import cross_tables, expected_jaccard, levels, top_count
 
 #: What `quantities` gives for a pair of architectures, A and B.
@@ -37,8 +38,9 @@ def measured(
     tables = cross_tables(top, top).reshape(-1, 3, 3)
     jaccard = expected_jaccard(tables, np.full(len(tables), k), exact=False)
     jaccard = jaccard.reshape(1, len(scores), -1)
-    plain, chance = overlaps(scores, groups, labels, share, np.ones((1, scores.shape[1])))
-    found = [overlaps(scores, groups, labels, share, counts) for counts in batches]
+    of_counts = overlap_statistic(scores, groups, labels, share)
+    plain, chance = of_counts(np.ones((1, scores.shape[1])))
+    found = each(of_counts, batches, scores.size)
     redrawn, chances = (np.concatenate(part) for part in zip(*found, strict=True))
     return (jaccard[0], chance[0]), (redrawn + (jaccard - plain), chances)
 
@@ -50,14 +52,17 @@ def summarise(whole, redrawn, arch: np.ndarray, a: str, b: str, level: float = 0
     -------
     dict
         `missing`, `low`, `high` (NaN where it has no value) and `why_not` (empty where it has);
-        `cross`, `same_a`, `same_b` with `_low` and `_high`; `chance`, `chance_a`, `chance_b`,
-        `ceiling`.
+        `cross`, `same_a`, `same_b` and `excess` = cross - chance with `_low` and `_high`; `chance`,
+        `chance_a`, `chance_b`, `ceiling`.
     """
     here, drawn = quantities(*whole, arch, a, b), quantities(*redrawn, arch, a, b)
     found = {name: float(here[name]) for name in QUANTITIES}
     for name in ("cross", "same_a", "same_b"):
         ends = percentile_interval(drawn[name], level)
         found[f"{name}_low"], found[f"{name}_high"] = ends
+    found["excess"] = found["cross"] - found["chance"]
+    ends = percentile_interval(drawn["cross"] - drawn["chance"], level)
+    found["excess_low"], found["excess_high"] = ends
     found["low"], found["high"] = percentile_interval(drawn["missing"], level)
     found["why_not"] = _why_not(found, a, b)
     if found["why_not"]:

@@ -13,6 +13,7 @@ from scipy import stats
 from retention_lib.checks import check_level
 from retention_lib.concordance import means_by_class
 from retention_lib.intervals import resamples
+from retention_lib.threads import each
 
 #: A class's own variance is averaged with that of all classes, which counts as so many groups.
 PRIOR_GROUPS = 4
@@ -96,11 +97,11 @@ def mean_variances(values: np.ndarray, code: np.ndarray, groups: np.ndarray) -> 
     """
     k = int(code.max()) + 1
     n = np.bincount(code, minlength=k)
-    unit, at = np.unique(np.column_stack([code, _codes(groups)]), axis=0, return_inverse=True)
-    n_groups = np.bincount(unit[:, 0], minlength=k)
+    unit, at = _units(code, groups)
+    n_groups = np.bincount(unit, minlength=k)
     rest = values - means_by_class(values, code, k)[:, code]
-    total = means_by_class(rest, at.ravel(), len(unit)) * np.bincount(at.ravel())
-    squares = means_by_class(total**2, unit[:, 0], k) * n_groups  # (run, class) sum of T_g^2
+    total = means_by_class(rest, at, len(unit)) * np.bincount(at)
+    squares = means_by_class(total**2, unit, k) * n_groups  # (run, class) sum of T_g^2
     own = squares / n * n_groups / np.maximum(n_groups - 1, 1)
     several = n_groups > 1
     if not several.any():
@@ -169,16 +170,15 @@ def class_means(
     mean, variance = means_by_class(values, code, k), mean_variances(values, code, groups)
     # Nothing varies in a run without events: any v > 0 leaves the means where they are.
     variance = np.maximum(variance, 1e-300)
-    drawn = np.stack(
-        [
-            means_by_class(values[:, rows], code[rows], k)
-            for rows in resamples(groups, code, rng, draws)
-        ]
-    )  # (draw, run, class)
+
+    def of_rows(rows):
+        return means_by_class(values[:, rows], code[rows], k)
+
+    redrawn = resamples(groups, code, rng, draws)
+    drawn = np.stack(each(of_rows, redrawn, len(code)))  # (draw, run, class)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    unit = np.unique(np.column_stack([code, _codes(groups)]), axis=0)[:, 0]
     per_class = {"label": names, "class": [classes[c] if classes else str(c) for c in names]}
-    per_class |= {"n": np.bincount(code), "groups": np.bincount(unit)}
+    per_class |= {"n": np.bincount(code), "groups": np.bincount(_units(code, groups)[0])}
     tables = []
     for r in range(len(values)):
         table = pd.DataFrame({"run": r} | per_class)
@@ -206,6 +206,45 @@ def over_runs(values: np.ndarray, runs: pd.DataFrame) -> tuple[np.ndarray, pd.Da
     names = list(dict.fromkeys(arch))
     mean = np.stack([np.asarray(values, float)[arch == name].mean(0) for name in names])
     return mean, pd.DataFrame({"arch": names, "seeds": [int((arch == a).sum()) for a in names]})
+
+
+def extremes(table: pd.DataFrame, each: int = 6) -> pd.DataFrame:
+    """The classes forgotten most and least, most first; all of them if there are few.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `class_means` over one row per architecture: `label`, `place`.
+    each : int
+        From either end. All classes are kept where there are no more than twice as many.
+
+    Returns
+    -------
+    DataFrame
+        Those rows, sorted by the mean `place` over architectures, with it as `mean_place` and how
+        many classes there are in all, `classes`.
+
+    Examples
+    --------
+    >>> places = pd.DataFrame({"label": range(4), "place": [0.0, 1.0, 0.6, 0.3]})
+    >>> extremes(places, 1)["label"].tolist()
+    [1, 0]
+    """
+    if each < 1:
+        raise ValueError(f"each must be at least 1, got {each!r}")
+    mean = table.groupby("label")["place"].mean()
+    order = mean.sort_values(ascending=False, kind="stable").index.tolist()
+    if len(order) > 2 * each:
+        order = order[:each] + order[-each:]
+    table = table.assign(mean_place=table["label"].map(mean), classes=len(mean))
+    return pd.concat([table[table["label"] == label] for label in order], ignore_index=True)
+
+
+def _units(code: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class of each part that a group has in a class, (part,), and the part of every sample."""
+    group = _codes(groups)
+    parts, at = np.unique(code * (group.max() + 1) + group, return_inverse=True)
+    return parts // (group.max() + 1), at
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

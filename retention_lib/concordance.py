@@ -9,10 +9,10 @@ from math import factorial
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import sparse, stats
 
 from retention_lib.checks import check_level
-from retention_lib.intervals import one_row, permutation_p
+from retention_lib.intervals import one_row, permutation_p, t_interval
 from retention_lib.semantics import ALL_ORDERS, orders
 
 #: Up to so many combinations of orders all are gone through.
@@ -94,6 +94,22 @@ def concordance(sums: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     return ((sums - m * (n + 1) / 2) ** 2).sum(-1) / largest
 
 
+def concordances(means: np.ndarray) -> np.ndarray:
+    """W of the ratings (..., rater, item), each with its own ties; NaN if undefined or NaN in it.
+
+    Examples
+    --------
+    >>> concordances([[[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [3, 2, 1]]]).tolist()
+    [1.0, 0.0]
+    """
+    means = np.asarray(means, float)
+    m, n = means.shape[-2:]
+    ranks = stats.rankdata(means, axis=-1, nan_policy="propagate") - (n + 1) / 2
+    largest = m * (ranks**2).sum((-1, -2))
+    largest = np.where((largest > 0) & (m > 1), largest, np.nan)
+    return (ranks.sum(-2) ** 2).sum(-1) / largest
+
+
 def _all_sums(ranks: np.ndarray) -> np.ndarray:
     """Rank sums of every combination of orders, (combination, item), the observed one first."""
     n = ranks.shape[1]
@@ -144,6 +160,110 @@ def icc_of_means(ratings: np.ndarray, level: float = 0.95) -> pd.DataFrame:
     high = f * stats.f.ppf((1 + level) / 2, *dof[::-1])
     ends = [1.0 if np.isinf(v) else (v - 1) / (v + m - 1) for v in (low, high)]
     return one_row(value, *ends, n, stats.f.sf(f, *dof), method, **extras)
+
+
+def rank_correlations(means: np.ndarray) -> np.ndarray:
+    """Spearman's rho of every two runs, (..., run, run), of class means (..., run, class).
+
+    NaN in the rows and columns of a run whose classes are all tied, or that lacks a class.
+
+    Examples
+    --------
+    >>> rank_correlations(np.array([[1.0, 2.0, 5.0], [3.0, 2.0, 1.0]]))[0, 1].round(6)
+    np.float64(-1.0)
+    """
+    means = np.asarray(means, float)
+    ranks = stats.rankdata(means, axis=-1, nan_policy="propagate")
+    ranks = ranks - ranks.mean(-1, keepdims=True)
+    norm = np.sqrt((ranks**2).sum(-1, keepdims=True))
+    ranks = ranks / np.where(norm > 0, norm, np.nan)
+    return ranks @ np.swapaxes(ranks, -1, -2)
+
+
+def as_w(rho: float, raters: int) -> float:
+    """Kendall's W of raters whose rank correlations have this mean: (1 + (m - 1) rho) / m."""
+    return float((1 + (raters - 1) * rho) / raters)
+
+
+def agreement_ceiling(means: np.ndarray, arch: np.ndarray) -> float:
+    r"""W if architectures ordered the classes alike, but for what seeds differ in; NaN for one.
+
+    With mean rank correlations r_a within architectures, those between two become
+    :math:`\sqrt{r_a r_b}`; W = (1 + (m - 1) mean r) / m. NaN where some r_a is negative or has a
+    single seed.
+
+    Parameters
+    ----------
+    means : array, (run, class)
+    arch : array, (run,)
+    """
+    rho, names = rank_correlations(means), list(dict.fromkeys(arch))
+    first, second = np.triu_indices(len(arch), 1)
+    within = {}
+    for name in names:
+        of = rho[first, second][(arch[first] == name) & (arch[second] == name)]
+        within[name] = of.mean() if len(of) else np.nan
+    if len(names) < 2 or not min(within.values()) >= 0 or np.isnan(list(within.values())).any():
+        return np.nan
+    same = arch[first] == arch[second]
+    root = np.sqrt([within[a] * within[b] for a, b in zip(arch[first], arch[second], strict=True)])
+    return as_w(np.where(same, rho[first, second], root).mean(), len(arch))
+
+
+def without_each_seed(means: np.ndarray, seeds: np.ndarray, level: float = 0.95) -> dict:
+    """How far W rests on single seeds: jackknife that leaves out all runs of one seed.
+
+    W depends on how many raters there are, (1 + (m - 1) r) / m, so that the mean rank correlation r
+    is jackknifed and brought back to W of all m runs.
+
+    Returns
+    -------
+    dict
+        `seed_low`, `seed_high` (t over pseudo-values, cut at 0 and 1; NaN with fewer than two seeds
+        or two runs left), `seeds`, and the smallest and largest W without one seed, at all m runs,
+        `left_low`, `left_high`.
+    """
+    m, names = len(means), np.unique(seeds)
+    left = np.array([_mean_rho(means[seeds != s]) for s in names])
+    out = {"seed_low": np.nan, "seed_high": np.nan, "seeds": len(names)}
+    if len(names) < 2 or np.isnan(left).any():
+        return out | {"left_low": np.nan, "left_high": np.nan}
+    row = t_interval(len(names) * _mean_rho(means) - (len(names) - 1) * left, level).iloc[0]
+    ends = [min(1.0, max(0.0, as_w(v, m))) for v in (row["ci_low"], row["ci_high"])]
+    out["seed_low"], out["seed_high"] = ends
+    return out | {"left_low": as_w(left.min(), m), "left_high": as_w(left.max(), m)}
+
+
+def _mean_rho(means: np.ndarray) -> float:
+    upper = np.triu_indices(len(means), 1)
+    return float(rank_correlations(means)[upper].mean()) if len(means) > 1 else np.nan
+
+
+def redrawn_means(values: np.ndarray, code: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Class means (draw, run, class) of resamples given as counts; NaN where a class is missing.
+
+    Parameters
+    ----------
+    values : array, (run, sample)
+    code : array of int, (sample,)
+        0 .. classes - 1.
+    counts : array, (draw, sample)
+        How often a resample holds a sample (`resampled.count_batches`).
+
+    Examples
+    --------
+    >>> redrawn_means([[1.0, 3.0, 5.0]], [0, 0, 1], np.array([[2, 0, 1], [1, 1, 0]])).tolist()
+    [[[1.0, 5.0]], [[2.0, nan]]]
+    """
+    values, code = np.atleast_2d(np.asarray(values, float)), np.asarray(code)
+    (m, n), k = values.shape, int(np.max(code)) + 1
+    rows = np.tile(np.arange(n), m)
+    columns = (np.arange(m)[:, None] * k + code).ravel()
+    spread = sparse.csr_array((values.ravel(), (rows, columns)), shape=(n, m * k))
+    member = sparse.csr_array((np.ones(n), (np.arange(n), code)), shape=(n, k))
+    total, size = counts @ spread, counts @ member
+    size = np.where(size > 0, size, np.nan)[:, None]
+    return total.reshape(-1, m, k) / size
 
 
 def means_by_class(values: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -128,3 +128,67 @@ def forgotten_examples(
     table.insert(1, "class", [traces.classes[c] for c in table["label"]])
     columns = ["label", "class", "place", "row", "sample_id", "mean_rank", "runs_forgotten", "tied"]
     return table[columns]
+
+
+def lapses_to_nearest(
+    predicted: np.ndarray, labels: np.ndarray, nearest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forgotten epochs of every sample over all runs, and those that name the nearest class.
+
+    Parameters
+    ----------
+    predicted : array of int, (run, epoch, sample)
+    labels : array of int, (sample,)
+    nearest : array of int, (class,)
+        -1 where there is none.
+
+    Returns
+    -------
+    array of int, array of int, (sample,)
+
+    Examples
+    --------
+    >>> lapses_to_nearest(np.array([[[0], [1], [2]]]), np.array([0]), np.array([1, 0, 0]))
+    (array([2]), array([1]))
+    """
+    forgotten, named = np.zeros((2, len(labels)), np.int64)
+    aim = np.asarray(nearest)[labels]
+    for trace in predicted:
+        learned = np.zeros(len(labels), bool)
+        for row in trace:
+            lapsed = learned & (row != labels) & (row >= 0)
+            forgotten += lapsed
+            named += lapsed & (row == aim)
+            learned |= row == labels
+    return forgotten, named
+
+
+def examples(
+    traces: Traces, labels: list[int], score: str = "mean_error", per_class: int = 3
+) -> pd.DataFrame:
+    """`forgotten_examples` of some classes, with what they are taken for while forgotten.
+
+    Parameters
+    ----------
+    labels : list of int
+        Which classes, in this order.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `forgotten_examples`, `taken_for` (the class most often predicted after the
+        first right answer, the smaller label at a tie), `epochs_forgotten` (over all runs) and,
+        where label noise was planted, `planted_noisy`.
+    """
+    table = forgotten_examples(traces, score, per_class)
+    table = pd.concat([table[table["label"] == c] for c in labels], ignore_index=True)
+    names, epochs = [], []
+    for row, label in zip(table["row"], table["label"], strict=True):
+        of = traces.predicted()[:, :, [row]]
+        counts = confusion_counts(of, np.array([label]), len(traces.classes)).sum(0)[label]
+        names.append(traces.classes[counts.argmax()])
+        epochs.append(int(counts.sum()))
+    table = table.assign(taken_for=names, epochs_forgotten=epochs)
+    if "planted_noisy" in traces.samples:
+        table["planted_noisy"] = traces.samples["planted_noisy"].to_numpy()[table["row"]]
+    return table

@@ -6,17 +6,17 @@ ranks and top sets follow from sums of counts over ties.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 
 class Ties(NamedTuple):
-    """A vector of scores in falling order, as blocks of equal values."""
+    """A vector of scores as blocks of equal values, the largest value first."""
 
-    order: np.ndarray  # (sample,) samples, largest score first
-    starts: np.ndarray  # (block,) place in `order` where each block begins
     block: np.ndarray  # (sample,) block of every sample
+    blocks: int
 
 
 def ties_of(score: np.ndarray) -> Ties:
@@ -30,16 +30,16 @@ def ties_of(score: np.ndarray) -> Ties:
     score = np.asarray(score, float)
     if score.ndim != 1 or len(score) == 0 or np.isnan(score).any():
         raise ValueError(f"score must be a vector without NaN, not empty, got {score.shape}")
-    order = np.argsort(-score, kind="stable")
-    first = np.append(True, score[order][1:] != score[order][:-1])
+    order = np.argsort(-score)  # not stable, which is faster: equal scores share a block
+    falling = score[order]
     block = np.empty(len(score), int)
-    block[order] = np.cumsum(first) - 1
-    return Ties(order, np.flatnonzero(first), block)
+    block[order] = np.cumsum(np.append(True, falling[1:] != falling[:-1])) - 1
+    return Ties(block, int(block[order[-1]]) + 1)
 
 
 def _sizes(ties: Ties, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Size of every block and how many samples come before it, both (draw, block)."""
-    size = np.add.reduceat(counts[:, ties.order], ties.starts, axis=1)
+    size = np.stack([np.bincount(ties.block, row, ties.blocks) for row in counts])
     return size, np.cumsum(size, axis=1) - size
 
 
@@ -112,28 +112,42 @@ def overlaps(
     jaccard, chance : array, (draw, run, run)
         The diagonals are a run with itself, ties broken twice.
     """
+    return overlap_statistic(scores, groups, labels, share)(counts)
+
+
+def overlap_statistic(
+    scores: np.ndarray, groups: np.ndarray, labels: np.ndarray, share: float
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """`overlaps` as a function of the counts alone: scores, groups and classes are sorted once."""
     _, group = np.unique(groups, return_inverse=True)
     _, label = np.unique(labels, return_inverse=True)
-    factor, alone = _pair_weights(group, label, counts)
-    k = top_sizes(counts, share)
-    ties = [ties_of(score) for score in scores]
-    by_block = [_block_memberships(t, counts, k) for t in ties]
-    # Most samples are in no top set of any resample, and add nothing to any sum.
-    alive = np.any([(b > 0).any(0)[t.block] for b, t in zip(by_block, ties, strict=True)], axis=0)
-    alive = np.flatnonzero(alive)
-    alive = alive[np.lexsort((group[alive], label[alive]))]
-    held = np.stack([b[:, t.block[alive]] for b, t in zip(by_block, ties, strict=True)], axis=1)
-    weighted = held * counts[:, None, alive]
-    overlap = weighted @ held.transpose(0, 2, 1)  # (draw, run, run)
-    cell, first = _starts(group[alive], label[alive])
-    in_cell = weighted if len(cell) == len(alive) else np.add.reduceat(weighted, cell, axis=2)
-    in_class = np.add.reduceat(weighted, cell[first], axis=2)
-    of_class, of_cell = label[alive][cell[first]], label[alive][cell]
-    by_chance = (in_class * factor[:, None, of_class]) @ in_class.transpose(0, 2, 1)
-    own = (factor * ~alone)[:, None, of_cell]
-    by_chance -= (in_cell * own) @ in_cell.transpose(0, 2, 1)
-    twice = 2 * k[:, None, None]
-    return overlap / (twice - overlap), by_chance / (twice - by_chance)
+    by_cell = np.lexsort((group, label))
+    group, label = group[by_cell], label[by_cell]
+    ties = [ties_of(score[by_cell]) for score in scores]
+
+    def statistic(counts):
+        counts = counts[:, by_cell]
+        factor, alone = _pair_weights(group, label, counts)
+        k = top_sizes(counts, share)
+        by_block = [_block_memberships(t, counts, k) for t in ties]
+        # Most samples are in no top set of any resample, and add nothing to any sum.
+        alive = [(b > 0).any(0)[t.block] for b, t in zip(by_block, ties, strict=True)]
+        alive = np.flatnonzero(np.any(alive, axis=0))
+        held = [b[:, t.block[alive]] for b, t in zip(by_block, ties, strict=True)]
+        held = np.stack(held, axis=1)
+        weighted = held * counts[:, None, alive]
+        overlap = weighted @ held.transpose(0, 2, 1)  # (draw, run, run)
+        cell, first = _starts(group[alive], label[alive])
+        in_cell = weighted if len(cell) == len(alive) else np.add.reduceat(weighted, cell, axis=2)
+        in_class = np.add.reduceat(weighted, cell[first], axis=2)
+        of_class, of_cell = label[alive][cell[first]], label[alive][cell]
+        by_chance = (in_class * factor[:, None, of_class]) @ in_class.transpose(0, 2, 1)
+        own = (factor * ~alone)[:, None, of_cell]
+        by_chance -= (in_cell * own) @ in_cell.transpose(0, 2, 1)
+        twice = 2 * k[:, None, None]
+        return overlap / (twice - overlap), by_chance / (twice - by_chance)
+
+    return statistic
 
 
 def _starts(group: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,11 +160,10 @@ def _starts(group: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _pair_weights(group, label, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """W / (number of ordered pairs of samples of different groups), (draw, class); where none are.
 
-    There, the factor is 1 / W, for all pairs.
+    There, the factor is 1 / W, for all pairs. Samples are sorted by class, then by group.
     """
-    order = np.lexsort((group, label))
-    cell, first = _starts(group[order], label[order])
-    size = np.add.reduceat(counts[:, order], cell, axis=1)
+    cell, first = _starts(group, label)
+    size = counts if len(cell) == len(group) else np.add.reduceat(counts, cell, axis=1)
     total = np.add.reduceat(size, first, axis=1)
     pairs = total**2 - np.add.reduceat(size**2, first, axis=1)
     alone = pairs < 0.5

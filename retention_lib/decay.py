@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import torch
 
 from retention_lib.checks import check_level
@@ -122,7 +123,7 @@ def fit_decay(
 
 def _check(r, t, mask, weights, model, loss, bounds, level):
     """The arguments as arrays, or a ValueError that quotes what came and what was expected."""
-    r = np.asanyarray(r)
+    r = np.asarray(r)
     if model not in MODELS:
         raise ValueError(f"model must be one of {list(MODELS)}, got {model!r}")
     if loss not in LOSSES:
@@ -178,18 +179,25 @@ def _distinct(y, w):
     planes = [y] if shared else [y, w]
     if y.shape[1] < 2 or not all(_binary(p[:, :256]) and _binary(p) for p in planes):
         return None, None
-    if y.dtype.kind == "f" and np.isnan(y).any():  # within the mask they make a trace fail
-        planes.append(np.isnan(y))
-    packed = np.packbits(np.concatenate([p == 1 for p in planes]), axis=0)
-    codes = np.ascontiguousarray(packed.T).view(np.dtype((np.void, len(packed)))).ravel()
-    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    if y.dtype.kind == "f" and any(np.isnan(row).any() for row in y):
+        planes.append(np.isnan(y))  # within the mask they make a trace fail
+    place = np.zeros(y.shape[1], np.int64)
+    for plane in planes:
+        for start in range(0, len(plane), 63):  # an epoch is a bit of an integer
+            bits = np.zeros(y.shape[1], np.int64)
+            for row in plane[start : start + 63]:
+                bits = 2 * bits + (row == 1)
+            bits, values = pd.factorize(bits)
+            place = pd.factorize(place * len(values) + bits)[0]  # less than n^2: no overflow
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(place), prepend=-1))
     return (first, place) if len(first) < 0.9 * y.shape[1] else (None, None)
 
 
 def _binary(values) -> bool:
     if values.dtype == bool:
         return True
-    return bool(((values == 0) | (values == 1) | (values != values)).all())  # NaN passes
+    # NaN passes. Row by row: a table of all comparisons is as large as the traces.
+    return all(bool(((row == 0) | (row == 1) | (row != row)).all()) for row in values)
 
 
 def _result(job: Job, out: dict[str, np.ndarray]) -> DecayFit:

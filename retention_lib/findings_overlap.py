@@ -1,12 +1,14 @@
-"""Notebook 01, continued: what is missing of the attainable agreement, under every convention."""
+"""Notebook 01, continued: rank correlations, and what is missing of the attainable agreement."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from retention_lib.agreement import CROSS
 from retention_lib.attainable import measured, summarise
 from retention_lib.config import LITERAL, PRIMARY_SCORE, TOP_SHARE
 from retention_lib.convention import retention_trace
@@ -14,6 +16,7 @@ from retention_lib.decay import fit_decay
 from retention_lib.findings import score_matrix
 from retention_lib.missing_agreement import missing_agreement, overlap_of_pairs
 from retention_lib.resampled import count_batches, units
+from retention_lib.run_correlations import seed_to_seed
 from retention_lib.scores import scores
 from retention_lib.ties import top_count
 from retention_lib.traces import Traces
@@ -30,8 +33,17 @@ READINGS = {
     "mean_margin": ("kept", "nan"),
     "decay_constant": ("kept", "nan"),
 }
-#: Shares called most forgotten.
-SHARES = (0.01, 0.05, 0.10, 0.20, 0.50)
+#: Shares called most forgotten: the primary one, half of it and twice as much. What becomes of the
+#: overlap between 1 and 50 % is shown by `findings.overlap_curves`.
+SHARES = (0.05, 0.10, 0.20)
+#: Scores whose ranks are compared, and what a figure calls them.
+CORRELATED = {
+    "forgetting_score": "forgetting score",
+    "events": "events",
+    "mean_error": "mean error",
+    "learned_epoch": "learned epoch",
+    "decay_constant": "decay constant λ",
+}
 #: The reading that `config` fixes.
 PRIMARY = (PRIMARY_SCORE, "n_presentations", LITERAL.view, TOP_SHARE)
 
@@ -60,6 +72,45 @@ def pair_table(
 ) -> pd.DataFrame:
     """`overlap_of_pairs` of one data set: every pair of runs, same architecture first."""
     return overlap_of_pairs(*_study(traces, score), rng, share, draws)
+
+
+def rank_correlations(
+    traces: Traces,
+    rng: np.random.Generator,
+    scores: Iterable[str] = tuple(CORRELATED),
+    draws: int = 2000,
+) -> pd.DataFrame:
+    """Spearman's rho and Kendall's tau-b over samples, between architectures and between seeds.
+
+    No share has to be chosen for these, and all samples count.
+
+    Parameters
+    ----------
+    traces : Traces
+    rng : Generator
+    scores : iterable of str
+        Keys of `findings.SCORES`.
+    draws : int
+        Of the bootstrap over units within class, networks fixed.
+
+    Returns
+    -------
+    DataFrame
+        `score`, then the rows of `run_correlations.seed_to_seed`, and `ceiling` of a pair of
+        architectures: the geometric mean of their values between seeds. NaN where a run is
+        constant, where there is one seed, and where two seeds disagree.
+    """
+    tables = []
+    for score in scores:
+        found = seed_to_seed(*_study(traces, score), rng, ("spearman", "kendall"), draws)
+        found.insert(0, "score", score)
+        same = found.set_index(["measure", "arch_a", "arch_b"])["estimate"]
+        found["ceiling"] = np.nan
+        for i, row in found[found["kind"] == CROSS].iterrows():
+            a, b = (same.get((row["measure"], x, x), np.nan) for x in row[["arch_a", "arch_b"]])
+            found.loc[i, "ceiling"] = np.sqrt(a * b) if min(a, b) >= 0 else np.nan
+        tables.append(found)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _study(traces: Traces, score: str):
@@ -136,10 +187,10 @@ def overlap_specification(
     -------
     DataFrame
         `score`, `never_learned`, `view`, `share`, `primary`, `arch_a`, `arch_b`, `n` (samples
-        compared), `k`, `cross` with `ci_low` and `ci_high`, `chance`, `same_a`, `same_b`,
-        `ceiling`, `missing` with `missing_low` and `missing_high` (NaN where `why_not` says so).
-        Sorted by `cross`. A view that was not recorded has no rows; a share too small for one
-        sample neither.
+        compared), `k`, `excess` = cross - chance with `ci_low` and `ci_high`, `cross`, `chance`,
+        `same_a`, `same_b`, `ceiling`, `room` = ceiling - chance, `missing` with `missing_low` and
+        `missing_high` (NaN where `why_not` says so). Sorted by `excess`. A view that was not
+        recorded has no rows; a share too small for one sample neither.
 
     References
     ----------
@@ -166,42 +217,14 @@ def overlap_specification(
                 for a, b in combinations(dict.fromkeys(arch), 2):
                     found = summarise(*parts, arch, a, b, level)
                     rows.append(key | {"arch_a": a, "arch_b": b} | size | _columns(found))
-    return pd.DataFrame(rows).sort_values("cross", ignore_index=True) if rows else pd.DataFrame()
+    return pd.DataFrame(rows).sort_values("excess", ignore_index=True) if rows else pd.DataFrame()
 
 
 def _columns(found: dict) -> dict:
     """What the specification table shows of `attainable.summarise`."""
-    row = {"cross": found["cross"], "ci_low": found["cross_low"], "ci_high": found["cross_high"]}
-    row |= {name: found[name] for name in ("chance", "same_a", "same_b", "ceiling", "missing")}
+    row = {"excess": found["excess"]}
+    row |= {"ci_low": found["excess_low"], "ci_high": found["excess_high"]}
+    names = ("cross", "chance", "same_a", "same_b", "ceiling", "missing")
+    row |= {name: found[name] for name in names} | {"room": found["ceiling"] - found["chance"]}
     row |= {"missing_low": found["low"], "missing_high": found["high"]}
     return row | {"why_not": found["why_not"]}
-
-
-def agreement_of_conventions(table: pd.DataFrame) -> pd.DataFrame:
-    """How far the conventions of `overlap_specification` agree, per data set and pair.
-
-    Returns
-    -------
-    DataFrame
-        Per `dataset` (if named), `arch_a`, `arch_b` and `share` (an overlap depends on the share
-        by itself): `conventions`, `above_chance` (share whose interval of the overlap lies above
-        its chance level), `below_ceiling` (interval below the ceiling), `smallest`, `median`,
-        `largest` overlap, `primary` (NaN at other shares), `with_value` (conventions that have a
-        missing share) and its `missing_smallest`, `missing_median`, `missing_largest`.
-    """
-    if table.empty:
-        return table
-    by = [name for name in ("dataset", "arch_a", "arch_b", "share") if name in table]
-    rows = []
-    for keys, of in table.groupby(by, sort=True):
-        cross, missing = of["cross"], of["missing"].dropna()
-        row = dict(zip(by, keys, strict=True)) | {"conventions": len(of)}
-        row["above_chance"] = (of["ci_low"] > of["chance"]).mean()
-        row["below_ceiling"] = (of["ci_high"] < of["ceiling"]).mean()
-        row |= {"smallest": cross.min(), "median": cross.median(), "largest": cross.max()}
-        row |= {"primary": cross[of["primary"]].mean(), "with_value": len(missing)}
-        for name in ("min", "median", "max"):
-            label = {"min": "smallest", "median": "median", "max": "largest"}[name]
-            row[f"missing_{label}"] = getattr(missing, name)() if len(missing) else np.nan
-        rows.append(row)
-    return pd.DataFrame(rows)

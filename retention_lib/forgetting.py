@@ -21,6 +21,9 @@ NEVER_LEARNED = {
     "nan": "NaN: left out of rankings",
 }
 
+#: Samples at a time, so that what is counted stays in a processor's cache over the epochs.
+_BLOCK = 1 << 15
+
 
 class Tally(NamedTuple):
     """What one pass over the epochs finds; indices are -1 where there is none."""
@@ -35,7 +38,7 @@ class Tally(NamedTuple):
 
 
 def _check(correct, shown) -> tuple[np.ndarray, np.ndarray | None]:
-    correct = np.asanyarray(correct)
+    correct = np.asarray(correct)
     if correct.ndim < 2:
         raise ValueError(f"correct must be (..., epoch, sample), got shape {correct.shape}")
     if correct.dtype.kind not in "biu":
@@ -46,7 +49,7 @@ def _check(correct, shown) -> tuple[np.ndarray, np.ndarray | None]:
     if correct.dtype.kind != "b" and correct.size and not {correct.min(), correct.max()} <= {0, 1}:
         raise ValueError(f"correct must be 0 or 1, got {correct.min()}..{correct.max()}")
     if shown is not None:
-        shown = np.asanyarray(shown)
+        shown = np.asarray(shown)
         if shown.shape != correct.shape or shown.dtype != bool:
             raise ValueError(
                 f"shown must be bool of shape {correct.shape}, got {shown.dtype} {shown.shape}"
@@ -58,14 +61,29 @@ def tally_of(correct, shown=None) -> Tally:
     """Walk the epochs once, holding a few vectors per sample and no copy of the trace."""
     correct, shown = _check(correct, shown)
     shape = correct.shape[:-2] + correct.shape[-1:]
-    events, presentations, errors, lapsed = (np.zeros(shape, np.int32) for _ in range(4))
-    first_correct, first_event = (np.full(shape, -1, np.int32) for _ in range(2))
-    last = np.zeros(shape, bool)  # so that a first mistake is no event
-    for t in range(correct.shape[-2]):
-        right = correct[..., t, :].astype(bool)
-        seen = np.ones(shape, bool) if shown is None else shown[..., t, :]
-        wrong = ~right & seen
-        right &= seen
+    out = Tally(*(np.empty(shape, np.int32) for _ in range(6)), np.empty(shape, bool))
+    for run in np.ndindex(correct.shape[:-2]):
+        for start in range(0, shape[-1], _BLOCK):
+            part = slice(start, start + _BLOCK)
+            found = _walk(correct[run][:, part], None if shown is None else shown[run][:, part])
+            for whole, values in zip(out, found, strict=True):
+                whole[run][part] = values
+    return out
+
+
+def _walk(correct: np.ndarray, shown: np.ndarray | None) -> Tally:
+    """`tally_of` a few traces, (epoch, sample)."""
+    n = correct.shape[1]
+    events, presentations, errors, lapsed = (np.zeros(n, np.int32) for _ in range(4))
+    first_correct, first_event = (np.full(n, -1, np.int32) for _ in range(2))
+    last, seen = np.zeros(n, bool), np.ones(n, bool)  # wrong so far: a first mistake is no event
+    for t in range(len(correct)):
+        right = correct[t].astype(bool)
+        wrong = ~right
+        if shown is not None:
+            seen = shown[t]
+            wrong &= seen
+            right &= seen
         event = last & wrong
         first_correct[right & (first_correct < 0)] = t
         first_event[event & (first_event < 0)] = t
@@ -73,7 +91,7 @@ def tally_of(correct, shown=None) -> Tally:
         presentations += seen
         errors += wrong
         lapsed += wrong & (first_correct >= 0)
-        last = np.where(seen, right, last)
+        last = right if shown is None else np.where(seen, right, last)
     return Tally(events, presentations, errors, lapsed, first_correct, first_event, last)
 
 

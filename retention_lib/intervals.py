@@ -14,6 +14,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from retention_lib.checks import check_level
+from retention_lib.resampled import homes
+from retention_lib.threads import each
 
 #: Columns that every one-row result starts with.
 RESULT_COLUMNS = ("estimate", "ci_low", "ci_high", "n", "p", "method")
@@ -68,23 +70,21 @@ def resamples(
         )
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws!r}")
-    _, group = np.unique(groups, return_inverse=True)
-    _, stratum = np.unique(strata, return_inverse=True)
-    votes = np.zeros((group.max() + 1, stratum.max() + 1), int)
-    np.add.at(votes, (group, stratum), 1)
-    home = votes.argmax(1)  # (group,) the stratum it counts with
+    group, home = homes(groups, strata)
     by_group = np.argsort(group, kind="stable")  # rows, group after group
-    size = np.bincount(group)
+    size, pool = np.bincount(group), np.bincount(home)
     start = np.cumsum(size) - size
     by_home = np.argsort(home, kind="stable")  # groups, stratum after stratum
-    pool = np.bincount(home, minlength=votes.shape[1])
     first = (np.cumsum(pool) - pool)[home[by_home]]
-    pool = pool[home[by_home]]
+    pool, alone = pool[home[by_home]], len(size) == len(group)  # every group is one sample
+    groups = by_group[by_home] if alone else by_home
     for _ in range(draws):
-        drawn = by_home[first + rng.integers(pool)]
-        length = size[drawn]
-        offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        yield by_group[np.repeat(start[drawn], length) + offset]
+        rows = groups[first + rng.integers(pool)]
+        if not alone:
+            length, begin = size[rows], start[rows]
+            begin -= np.cumsum(length) - length  # place in the group + 0, 1, ... of all rows
+            rows = by_group[np.repeat(begin, length) + np.arange(length.sum())]
+        yield rows
 
 
 def bootstrap(
@@ -134,7 +134,7 @@ def bootstrap(
     observed = statistic(np.arange(len(groups)))
     many = isinstance(observed, dict)
     keys = list(observed) if many else [""]
-    values = [statistic(rows) for rows in resamples(groups, strata, rng, draws)]
+    values = each(statistic, resamples(groups, strata, rng, draws), len(groups))
     redrawn = np.array([[v[k] for k in keys] if many else [v] for v in values], float)
     n_groups = len(np.unique(np.asarray(groups)))
     method = f"percentile bootstrap over groups within class, {draws} draws, {level:.0%}"

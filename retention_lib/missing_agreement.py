@@ -82,8 +82,9 @@ def missing_agreement(
     DataFrame
         One row per pair of architectures, A before B in `runs`: the columns of a one-row result
         (`estimate` is the missing share, `p` NaN), `arch_a`, `arch_b`, the quantities it is made
-        of (`cross`, `same_a`, `same_b`, each with `_low` and `_high`; `chance` of A with B,
-        `chance_a`, `chance_b` of two seeds; `ceiling` = sqrt(same_a same_b)), `same_difficulty`
+        of (`cross`, `same_a`, `same_b` and `excess` = cross - chance, each with `_low` and `_high`;
+        `chance` of A with B, `chance_a`, `chance_b` of two seeds; `ceiling` =
+        sqrt(same_a same_b)), `same_difficulty`
         (the missing share that unequal noise alone would give), `seed_low`, `seed_high`, `seeds`
         (leave-one-seed-out; NaN with fewer than 3 seeds per architecture), `groups`, `draws`.
         **No estimate** (NaN, the reason in `method`) where the interval between seeds of A or of B
@@ -162,6 +163,42 @@ def overlap_of_pairs(
         extras |= {"seed_b": seed[j], "chance": chance[i, j], "reaches_chance": low <= chance[i, j]}
         rows.append(row.assign(**extras))
     return pd.concat(rows, ignore_index=True)
+
+
+def agreement_of_conventions(table: pd.DataFrame) -> pd.DataFrame:
+    """How far conventions agree (`findings_overlap.overlap_specification`): a row per data set.
+
+    Returns
+    -------
+    DataFrame
+        Per `dataset` (if named), `arch_a` and `arch_b`: `conventions`; `above_chance`,
+        `below_chance` (share whose interval of the excess lies on that side of 0); `smallest`,
+        `median`, `largest` and `primary` excess; `with_value` (conventions that have a missing
+        share); `some_missing`, `none_missing` (of these, the share whose interval lies above 0, and
+        below or around it); and the missing share's `missing_smallest`, `missing_median`,
+        `missing_largest` and `missing_primary` (NaN where it has no value).
+    """
+    if table.empty:
+        return table
+    by = [name for name in ("dataset", "arch_a", "arch_b") if name in table]
+    rows = []
+    for keys, of in table.groupby(by, sort=False):
+        known = of[of["missing"].notna()]
+        row = dict(zip(by, keys, strict=True)) | {"conventions": len(of)}
+        row["above_chance"] = (of["ci_low"] > 0).mean()
+        row["below_chance"] = (of["ci_high"] < 0).mean()
+        row |= _spread(of["excess"], of["primary"]) | {"with_value": len(known)}
+        row["some_missing"] = (known["missing_low"] > 0).mean()
+        row["none_missing"] = (known["missing_low"] <= 0).mean()
+        spread = _spread(known["missing"], known["primary"])
+        rows.append(row | {f"missing_{name}": value for name, value in spread.items()})
+    return pd.DataFrame(rows)
+
+
+def _spread(values: pd.Series, primary: pd.Series) -> dict[str, float]:
+    """Smallest, median and largest value, and the primary convention's; NaN where there is none."""
+    ends = {"smallest": values.min(), "median": values.median(), "largest": values.max()}
+    return ends | {"primary": values[primary.astype(bool)].mean()}
 
 
 def _over_seeds(whole, arch, seed, a: str, b: str, found: dict, level: float) -> dict:

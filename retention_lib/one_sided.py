@@ -50,23 +50,30 @@ def only_one_forgets(
     DataFrame
         One-row results (`p` NaN; intervals over units within class, networks fixed), for every
         pair of architectures and `strength`, by `quantity`: `A, not B` (`forgotten` by A only);
-        `B, not A`; `A, not other seeds of A`; `B, not other seeds of B`; and the `excess`, the mean
-        of the first two minus the mean of the other two. Further `arch_a`, `arch_b`, `runs` (m on
-        either side), `samples` (estimate times n). The within rows and the excess are NaN where an
-        architecture has one seed.
+        `B, not A`; `A, not other seeds`; `B, not other seeds`; `one architecture` and
+        `one set of seeds`, the means of the first and of the last two; and the `excess` of the one
+        over the other. Further `arch_a`, `arch_b`, `runs` (m on either side; with m = 1 both
+        strengths are the same), `samples` (estimate times n), and `by_rate`: the excess that the
+        architectures' overall rates alone give, see Notes (NaN elsewhere). The within rows and the
+        excess are NaN where an architecture has one seed.
 
     Raises
     ------
     ValueError
         If there are not two architectures.
+
+    Notes
+    -----
+    With a and b a sample's chances to be forgotten in any of m runs of A and of B, the excess of
+    `any` is the mean of (a - b)^2 / 2. An architecture that forgets more of all samples alike has
+    such an excess too, though both rank them the same: `by_rate` = (mean a - mean b)^2 / 2.
     """
     arch = traces.runs["arch"].to_numpy()
     names = list(dict.fromkeys(arch))
     if len(names) < 2:
         raise ValueError(f"two architectures are needed, got {names}")
     forgotten = _events(traces, view) > 0
-    rows = []
-    columns, keys = [], []
+    rows, columns, keys = [], [], []
     for a, b in combinations(names, 2):
         f = {x: forgotten[arch == x].sum(0) for x in (a, b)}
         n_runs = {x: int((arch == x).sum()) for x in (a, b)}
@@ -83,10 +90,12 @@ def only_one_forgets(
     for key, value, drawn in zip(keys, values, redrawn.T, strict=True):
         estimate = value.mean()
         low, high = percentile_interval(drawn, level)
-        row = one_row(estimate, low, high, n, np.nan, f"{method}, {level:.0%}")
         a, b, m, strength, quantity = key
+        known = quantity == "excess" and strength == "any"
+        rate = _by_rate(forgotten[arch == a], forgotten[arch == b], m) if known else np.nan
         extras = {"strength": strength, "quantity": quantity, "arch_a": a, "arch_b": b, "runs": m}
-        rows.append(row.assign(**extras, samples=estimate * n))
+        extras |= {"samples": estimate * n, "by_rate": rate}
+        rows.append(one_row(estimate, low, high, n, np.nan, f"{method}, {level:.0%}", **extras))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -120,9 +129,20 @@ def _parts(f: dict, n_runs: dict, m: int, strength: str, a: str, b: str) -> dict
         return never(name) - among(2 * m, name, left)
 
     across = {f"{a}, not {b}": forgets(a) * never(b), f"{b}, not {a}": forgets(b) * never(a)}
-    inside = {f"{x}, not other seeds of {x}": within(x) for x in (a, b)}
-    excess = sum(across.values()) / 2 - sum(inside.values()) / 2
-    return across | inside | {"excess": excess}
+    inside = {f"{x}, not other seeds": within(x) for x in (a, b)}
+    means = {"one architecture": sum(across.values()) / 2}
+    means["one set of seeds"] = sum(inside.values()) / 2
+    excess = means["one architecture"] - means["one set of seeds"]
+    return across | inside | means | {"excess": excess}
+
+
+def _by_rate(forgotten_a: np.ndarray, forgotten_b: np.ndarray, m: int) -> float:
+    """Excess of `any` from the mean chances of two architectures, given (run, sample) each."""
+    a, b = (
+        1 - np.mean(special.comb(len(f) - f.sum(0), m) / special.comb(len(f), m))
+        for f in (forgotten_a, forgotten_b)
+    )
+    return float((a - b) ** 2 / 2)
 
 
 def gallery(traces: Traces, count: int = 8, view: str = "clean") -> pd.DataFrame:
@@ -137,15 +157,17 @@ def gallery(traces: Traces, count: int = 8, view: str = "clean") -> pd.DataFrame
     Returns
     -------
     DataFrame
-        `forgets`, `keeps` (architectures), `rank`, `sample_id`, `label`, `strict` (an event in
-        every run of the one, in none of the other), `runs_forgets`, `runs_keeps` (shares of runs
-        with an event), `events` (mean number per run of the forgetting architecture), `row`
-        (position among the samples). Ordered by the difference of the shares, then by events, then
-        by sample id; samples whose difference is not positive are left out.
+        `forgets`, `keeps` (architectures), `rank`, `sample_id`, `label`, `class` (its name),
+        `strict` (an event in every run of the one, in none of the other), `runs_forgets`,
+        `runs_keeps` (shares of runs with an event), `events`, `events_keeps` (mean number per run
+        of the one and of the other), `noisy` (planted label noise; False where nothing is planted),
+        `row` (position among the samples). Ordered by the difference of the shares, then by events,
+        then by sample id; samples whose difference is not positive are left out.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count!r}")
     events, arch = _events(traces, view), traces.runs["arch"].to_numpy()
+    noisy = traces.samples.get("planted_noisy", pd.Series(False, traces.samples.index))
     tables = []
     for a, b in combinations(dict.fromkeys(arch), 2):
         for one, other in ((a, b), (b, a)):
@@ -154,6 +176,9 @@ def gallery(traces: Traces, count: int = 8, view: str = "clean") -> pd.DataFrame
             table["runs_forgets"] = (events[arch == one] > 0).mean(0)
             table["runs_keeps"] = (events[arch == other] > 0).mean(0)
             table["events"] = events[arch == one].mean(0)
+            table["events_keeps"] = events[arch == other].mean(0)
+            table["class"] = [traces.classes[label] for label in traces.labels]
+            table["noisy"] = noisy
             table["strict"] = (table["runs_forgets"] == 1) & (table["runs_keeps"] == 0)
             table["difference"] = table["runs_forgets"] - table["runs_keeps"]
             table = table[table["difference"] > 0].sort_values(
@@ -161,5 +186,6 @@ def gallery(traces: Traces, count: int = 8, view: str = "clean") -> pd.DataFrame
             )
             table = table.head(count).assign(forgets=one, keeps=other)
             tables.append(table.assign(rank=np.arange(1, len(table) + 1)))
-    columns = "forgets keeps rank sample_id label strict runs_forgets runs_keeps events row".split()
+    columns = ["forgets", "keeps", "rank", "sample_id", "label", "class", "strict", "runs_forgets"]
+    columns += ["runs_keeps", "events", "events_keeps", "noisy", "row"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame()

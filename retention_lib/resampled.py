@@ -94,18 +94,21 @@ def count_batches(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws!r}")
     group, home = homes(groups, strata)
-    by_home = np.argsort(home, kind="stable")  # groups, stratum after stratum
     m = np.bincount(home)
     first = np.cumsum(m) - m
     drawn = np.repeat(np.arange(len(m)), np.where(m == 1, 1, m - 1))  # strata to draw from
-    factor = np.where(m > 1, m / np.maximum(m - 1, 1), 1.0)[home]
+    first, pool = first[drawn], m[drawn]
+    # Groups are counted stratum after stratum, where each lies near those it is drawn with.
+    place = np.empty(len(home), int)
+    place[np.argsort(home, kind="stable")] = np.arange(len(home))
+    factor, of_sample = np.repeat(np.where(m > 1, m / np.maximum(m - 1, 1), 1.0), m), place[group]
     size = max(1, _BATCH // (len(groups) * max(1, runs)))
     for start in range(0, draws, size):
         here = min(size, draws - start)
-        picked = by_home[first[drawn] + rng.integers(m[drawn], size=(here, len(drawn)))]
-        picked += len(home) * np.arange(here)[:, None]
+        picked = rng.integers(pool, size=(here, len(drawn)))
+        picked += first + len(home) * np.arange(here)[:, None]
         times = np.bincount(picked.ravel(), minlength=here * len(home)).reshape(here, -1)
-        yield (times * factor)[:, group]
+        yield (times * factor)[:, of_sample]
 
 
 def homes(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,9 +118,12 @@ def homes(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     _, group = np.unique(groups, return_inverse=True)
     _, stratum = np.unique(strata, return_inverse=True)
-    votes = np.zeros((group.max() + 1, stratum.max() + 1), int)
-    np.add.at(votes, (group, stratum), 1)
-    home = votes.argmax(1)
+    # A table of all groups by all strata would not fit at a million groups: only what occurs.
+    cells, votes = np.unique(group * (stratum.max() + 1) + stratum, return_counts=True)
+    of, home = np.divmod(cells, stratum.max() + 1)
+    if len(cells) > of[-1] + 1:  # some group spans strata
+        best = np.lexsort((-votes, of))  # stable, so the smaller stratum comes first at a tie
+        home = home[best[np.append(True, np.diff(of) > 0)]]
     return group, np.unique(home, return_inverse=True)[1]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from retention_lib import simulate
 from retention_lib.config import LITERAL, RETENTION, TraceConvention
-from retention_lib.convention import retention_trace
+from retention_lib.convention import is_correctness, retention_trace
 from retention_lib.decay import MODELS, DecayFit, fit_decay
 from retention_lib.intervals import bootstrap, t_interval
 from retention_lib.nulls import shuffle_epochs
@@ -26,6 +26,8 @@ def fit(
     correct: np.ndarray, convention: TraceConvention = LITERAL, model: str = "exponential"
 ) -> DecayFit:
     """Fit a decay curve to every retention trace of `correct`, (run, epoch, sample)."""
+    if is_correctness(convention):  # no copy in single precision
+        return fit_decay(correct, model=model, loss=convention.loss)
     r, mask = retention_trace(correct, convention)
     return fit_decay(r, mask=None if mask.all() else mask, model=model, loss=convention.loss)
 
@@ -74,9 +76,9 @@ def mean_r2(
     shuffled = fit(shuffle_epochs(correct, rng), LITERAL, model).r2
     other = other_seed_r2(correct, arch)
     groups, labels = traces.samples["group"].to_numpy(), traces.labels
-    table = bootstrap(_means(r2, arch, names), groups, labels, rng, draws)
-    chance = _means(shuffled, arch, names)(slice(None))
-    ceiling = _means(other, arch, names)(slice(None))
+    table = bootstrap(r2_means(r2, arch, names), groups, labels, rng, draws)
+    chance = r2_means(shuffled, arch, names)(slice(None))
+    ceiling = r2_means(other, arch, names)(slice(None))
     by_seed = {a: np.array([_mean(row) for row in r2[arch == a]]) for a in names}
     spread = [abs(x - y) for v in by_seed.values() for x, y in combinations(v, 2)]
     for i, quantity in enumerate(table["quantity"]):
@@ -99,7 +101,7 @@ def mean_r2(
     return table
 
 
-def _means(r2: np.ndarray, arch: np.ndarray, names: list[str]):
+def r2_means(r2: np.ndarray, arch: np.ndarray, names: list[str]):
     """A statistic of rows: mean over seeds of mean R^2, per architecture, and differences."""
     known, filled = np.isfinite(r2), np.nan_to_num(r2)
 

@@ -12,7 +12,7 @@ from scipy.optimize import curve_fit, minimize_scalar
 
 from retention_lib.config import ORIGINS, POPULATIONS, SIGNALS, TraceConvention
 from retention_lib.convention import EMA_WEIGHT, retention_trace
-from retention_lib.decay import LAMBDA_BOUNDS, MODELS, DecayFit, Status, fit_decay
+from retention_lib.decay import LAMBDA_BOUNDS, MODELS, DecayFit, Status, _distinct, fit_decay
 
 #: One code path serves both; a machine without a GPU can only check the first.
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -209,6 +209,20 @@ def test_runs_are_fitted_apart():
     ]
     assert table["run"].tolist() == np.repeat(range(3), 15).tolist()
     assert (table["sse"].to_numpy() == fit.sse.ravel()).all()
+
+
+@pytest.mark.parametrize("n_epochs", [5, 63, 130])
+def test_equal_traces_are_found_whatever_their_length(n_epochs):
+    rng = np.random.default_rng(0)
+    different = rng.random((n_epochs, 8)) < 0.6
+    y = different[:, rng.integers(0, 8, 300)].astype(float)
+    y[-1, :9] = np.nan
+    mask = rng.random((1, 300)) < np.where(np.arange(n_epochs) < 4, 1, 0.5)[:, None] + 0.45
+    first, place = _distinct(y, mask)
+    expected = np.unique(np.vstack([np.nan_to_num(y, nan=2), mask]), axis=1).shape[1]
+    assert len(first) == expected and (np.diff(first) > 0).all()
+    np.testing.assert_array_equal(y[:, first][:, place], y)
+    assert np.array_equal(mask[:, first][:, place], mask)
 
 
 def test_repr_and_counts_say_what_happened():

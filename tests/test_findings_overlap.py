@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
+from scipy import stats
 from simulated import CNN, VIT, simulated, with_correct
 
 from retention_lib import findings, simulated_study
@@ -44,7 +45,10 @@ def test_every_convention_is_there_once(table):
     readings = [(s, c) for s, how in fo.READINGS.items() for c in how]
     assert len(table) == len(readings) * 2 * len(fo.SHARES)
     assert not table.duplicated(["score", "never_learned", "view", "share"]).any()
-    assert table["cross"].is_monotonic_increasing
+    assert table["excess"].is_monotonic_increasing
+    assert table["excess"].to_numpy() == pytest.approx(
+        (table["cross"] - table["chance"]).to_numpy()
+    )
     assert (table["ci_low"] <= table["ci_high"]).all()
     assert (table["missing"].isna() == (table["why_not"] != "")).all()
     left_out = table["never_learned"] == "nan"
@@ -85,15 +89,21 @@ def test_a_view_that_was_not_recorded_has_no_rows(rng):
     assert set(table["view"]) == {"clean"} and set(table["share"]) == {0.1}
 
 
-def test_agreement_of_conventions(table):
-    found = fo.agreement_of_conventions(table.assign(dataset="sim"))
-    assert found["share"].tolist() == list(fo.SHARES)
-    assert (found["conventions"] == 28).all() and found["primary"].notna().sum() == 1
-    at = found[found["share"] == 0.1].iloc[0]
-    of = table[table["share"] == 0.1]
-    assert at["median"] == of["cross"].median()
-    assert at["above_chance"] == (of["ci_low"] > of["chance"]).mean()
-    assert at["with_value"] == of["missing"].notna().sum()
+def test_rank_correlations_are_those_of_scipy(traces, rng):
+    found = fo.rank_correlations(traces, rng, ("events", "mean_error"), draws=30)
+    assert len(found) == 2 * 2 * 3 and (found["ci_low"] < found["ci_high"]).all()
+    values = findings.score_matrix(traces, "events")
+    pairs = [(i, j) for i in range(3) for j in range(3, 6)]
+    for measure, slow in (("spearman", stats.spearmanr), ("kendall", stats.kendalltau)):
+        of = found[(found["score"] == "events") & (found["measure"] == measure)]
+        cross = of[of["kind"] == "cross_architecture"].iloc[0]
+        by_hand = np.mean([slow(values[i], values[j]).statistic for i, j in pairs])
+        assert cross["estimate"] == pytest.approx(by_hand, abs=1e-9)
+        same = of[of["kind"] == "same_architecture"]["estimate"]
+        assert cross["ceiling"] == pytest.approx(np.sqrt(same.prod()))
+        assert same.isin(of["estimate"]).all() and of["ceiling"].notna().sum() == 1
+    hard = found[found["score"] == "mean_error"]["estimate"]
+    assert found["control"].abs().max() < 0.1 and hard.min() > 0.5
 
 
 def test_pair_table_shows_every_pair(traces, rng):
@@ -127,7 +137,7 @@ def slow_shares(forgotten, seeds, m):
             ]
             out[strength, f"{one}, not {other}"] = np.mean(choices)
             halves = [(p[:m], p[m : 2 * m]) for p in permutations(runs[one])]
-            out[strength, f"{one}, not other seeds of {one}"] = np.mean([share(*h) for h in halves])
+            out[strength, f"{one}, not other seeds"] = np.mean([share(*h) for h in halves])
     return out
 
 
@@ -141,8 +151,10 @@ def test_shares_are_means_over_every_choice_of_runs(rng, seeds, m):
     for key, value in slow.items():
         assert values[key] == pytest.approx(value), key
     across = [slow["any", f"{a}, not {b}"] for a, b in ((CNN, VIT), (VIT, CNN))]
-    within = [slow["any", f"{a}, not other seeds of {a}"] for a in (CNN, VIT)]
+    within = [slow["any", f"{a}, not other seeds"] for a in (CNN, VIT)]
     assert values["any", "excess"] == pytest.approx(np.mean(across) - np.mean(within))
+    assert values["any", "one architecture"] == pytest.approx(np.mean(across))
+    assert values["any", "one set of seeds"] == pytest.approx(np.mean(within))
     assert (found["ci_low"] <= found["estimate"]).all()
     assert found["samples"].tolist() == pytest.approx((40 * found["estimate"]).tolist())
 
@@ -162,6 +174,17 @@ def test_excess_is_zero_without_and_positive_with_an_architecture_effect():
 
 
 @pytest.mark.slow
+def test_an_architecture_that_forgets_more_of_all_alike_has_an_excess_by_rate():
+    rng = np.random.default_rng(4)
+    forgotten = rng.random((8, 4000)) < np.repeat([[0.1], [0.5]], 4, axis=0)
+    found = only_one_forgets(events_at(forgotten), rng, draws=100)
+    excess = found[(found["quantity"] == "excess") & (found["strength"] == "any")].iloc[0]
+    # Chances in any of two runs: 1 - 0.9^2 and 1 - 0.5^2.
+    assert excess["by_rate"] == pytest.approx((0.19 - 0.75) ** 2 / 2, abs=0.01)
+    assert excess["ci_low"] - 0.01 < excess["by_rate"] < excess["ci_high"] + 0.01
+    assert found["by_rate"].notna().sum() == 1
+
+
 def test_interval_of_the_excess_covers():
     rng, hits = np.random.default_rng(2), []
 
@@ -184,9 +207,7 @@ def test_one_seed_has_nothing_to_stand_beside(rng):
     found = only_one_forgets(events_at(rng.random((2, 30)) < 0.4), rng, draws=20)
     values = found.set_index(["strength", "quantity"])["estimate"]
     assert np.isfinite(values["any", f"{CNN}, not {VIT}"])
-    assert np.isnan(
-        [values["any", "excess"], values["all", f"{CNN}, not other seeds of {CNN}"]]
-    ).all()
+    assert np.isnan([values["any", "excess"], values["all", f"{CNN}, not other seeds"]]).all()
     with pytest.raises(ValueError, match="two architectures are needed"):
         only_one_forgets(simulated(40).select(arch=CNN), rng)
 
@@ -201,6 +222,8 @@ def test_gallery_shows_the_clearest_first():
     first = table[table["forgets"] == CNN]
     assert first["row"].tolist() == [3, 1] and first["rank"].tolist() == [1, 2]
     assert first["strict"].tolist() == [True, False]
+    assert first["events"].tolist() == [1.0, 0.5] and (first["events_keeps"] == 0).all()
+    assert first["class"].tolist() == ["d", "b"] and not first["noisy"].any()
     assert first["runs_forgets"].tolist() == [1.0, 0.5] and (first["runs_keeps"] == 0).all()
     assert table[table["forgets"] == VIT]["row"].tolist() == [5]
     assert table["sample_id"].iloc[0] == f"{3:016x}"

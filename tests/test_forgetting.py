@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from retention_lib import forgetting
 from retention_lib.forgetting import (
     NEVER_LEARNED,
     first_forgetting,
@@ -119,6 +120,17 @@ def test_a_presentation_missed_joins_its_neighbours():
     assert forgetting_events(correct).tolist() == [2]
     assert forgetting_events(correct, shown).tolist() == [1]  # 1, 1, 0 were presented
     assert first_forgetting(correct, shown, epochs=[5, 6, 7, 8, 9]).tolist() == [9]
+
+
+def test_blocks_of_samples_do_not_change_the_tally(monkeypatch):
+    rng = np.random.default_rng(0)
+    correct, shown = rng.random((2, 2, 9, 50)) < 0.6
+    for seen in (None, shown):
+        whole = forgetting.tally_of(correct, seen)
+        with monkeypatch.context() as patch:
+            patch.setattr(forgetting, "_BLOCK", 7)
+            parts = forgetting.tally_of(correct, seen)
+        assert all(np.array_equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
 def test_never_learned_conventions():

@@ -194,6 +194,12 @@ def test_every_pair_is_shown_with_interval_and_chance(rng):
     assert pairs["estimate"][0] == pytest.approx(topk_jaccard(scores[0], scores[1]), abs=1e-5)
 
 
+def test_excess_is_the_overlap_above_chance(rng):
+    row = missing_agreement.missing_agreement(*draw_study(rng, 400, 0.8), rng, draws=200).iloc[0]
+    assert row["excess"] == row["cross"] - row["chance"]
+    assert row["excess_low"] < row["excess"] < row["excess_high"]
+
+
 def check_coverage(case, simulations, draws, slack):
     row = coverage(case, simulations, draws)
     known = next(c for c in COVERAGE if c["case"] == case)

@@ -84,6 +84,22 @@ def test_a_group_in_several_strata_counts_with_its_most_frequent():
     assert group.tolist() == [0, 0, 0, 1, 2] and home.tolist() == [1, 1, 0]
 
 
+def test_homes_are_the_most_frequent_strata_of_a_whole_table():
+    rng = np.random.default_rng(0)
+    for n in (1, 7, 40, 400):
+        groups, strata = rng.integers(0, 9, n), rng.integers(0, 5, n)
+        votes = pd.crosstab(groups, strata)
+        group, home = homes(groups, strata)
+        kept = np.unique(votes.columns[votes.to_numpy().argmax(1)], return_inverse=True)[1]
+        assert group.tolist() == np.unique(groups, return_inverse=True)[1].tolist()
+        assert home.tolist() == kept.tolist()
+
+
+def test_many_groups_of_many_strata_need_no_table_of_both():
+    group, home = homes(np.arange(300_000), np.arange(300_000) // 2)  # 336 GiB as a table
+    assert np.array_equal(home, group // 2)
+
+
 def test_percentiles_leave_out_a_few_failures_only():
     values = np.arange(101.0)
     assert percentile_interval(values, 0.9) == pytest.approx((5, 95))
