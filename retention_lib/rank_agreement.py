@@ -9,6 +9,7 @@ from scipy import special, stats
 from retention_lib.counted import midranks, ties_of
 from retention_lib.intervals import check_level, one_row
 from retention_lib.resampled import count_batches, percentile_interval
+from retention_lib.threads import each
 from retention_lib.ties import paired
 
 
@@ -103,7 +104,7 @@ def spearman_grouped(
 
     estimate = float(mean_rho(np.ones((1, n)))[0])
     batches = count_batches(groups, labels, rng, draws, 2 * len(whole))
-    redrawn = np.concatenate([mean_rho(counts) for counts in batches])
+    redrawn = np.concatenate(each(mean_rho, batches, whole.size))
     low, high = percentile_interval(redrawn, level) if np.isfinite(estimate) else (np.nan, np.nan)
     good = redrawn[np.isfinite(redrawn)] if np.isfinite(low) else np.array([np.nan, np.nan])
     extras |= {"se": float(good.std(ddof=1)), "bias": float(good.mean() - estimate)}

@@ -1,7 +1,7 @@
 """How well one run's scores stand for another's: ICC, Spearman-Brown, seeds needed, split halves.
 
 A score is one number per run and sample; the runs are seeds of one architecture. All quantities
-follow from the runs' means and covariances over samples (`run_correlations.moments`).
+follow from the runs' means and covariances over samples (`run_moments.moments`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from retention_lib.intervals import check_level, one_row
-from retention_lib.run_correlations import SCALES, Moments, check_scores, moments, percentile_row
+from retention_lib.run_moments import SCALES, Moments, check_scores, moments, percentile_row
 from retention_lib.simulated_study import misalign
 
 _MOST_RUNS = 12  # 12 runs split in halves in 462 ways, 20 in 92,378
@@ -83,7 +83,7 @@ def icc(
     check_level(level)
     scores = check_scores(scores, labels)
     (k, n), wrong = scores.shape, misalign(scores, rng)
-    df1, df2 = n - 1, n * (k - 1)
+    df1, df2, n_groups = n - 1, n * (k - 1), len(np.unique(groups))
     rows = []
     for scale in SCALES:
         values = _icc(moments(scores, groups, labels, rng, draws, scale))
@@ -98,7 +98,7 @@ def icc(
         for (name, of), value, control in zip(exact.items(), values[:2], controls[:2], strict=True):
             extras = {"quantity": name, "scale": scale, "runs": k, "f": f, "df1": df1, "df2": df2}
             extras |= {"f_low": of(low), "f_high": of(high), "control": float(control[0])}
-            extras["groups"] = len(np.unique(groups))
+            extras["groups"] = n_groups
             rows.append(percentile_row(value, n, f"{name} of {scale}", level, p, **extras))
     return pd.concat(rows, ignore_index=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from retention_lib.intervals import check_level, t_interval
-from retention_lib.run_correlations import check_scores, observed_and_redrawn, percentile_row
+from retention_lib.run_moments import check_scores, observed_and_redrawn, percentile_row
 
 #: In the order of the table. `residual` is sample x seed within architecture.
 COMPONENTS = {
@@ -41,7 +41,7 @@ def variance_components(
     Parameters
     ----------
     scores : array, (run, sample)
-        Any scale. On midranks (`run_correlations` says how) runs cannot differ as a whole.
+        Any scale. On midranks runs cannot differ as a whole.
     runs : DataFrame
         One row per run, with `arch` and `seed`; two or more seeds of every architecture, of each
         as many.
