@@ -547,7 +547,7 @@ def _all_readings(traces: Traces) -> Iterator[tuple[str, tuple[str, str], np.nda
     for view in ("clean", "online"):
         if traces.shown(view).any():
             # One by one, `findings_overlap.reading` would fit every decay curve a dozen times.
-            for key, values in findings_overlap._readings(traces, view).items():
+            for key, values in findings_overlap.readings(traces, view).items():
                 yield view, key, values
 
 

@@ -2,20 +2,36 @@
 
 All correlations are Spearman's. A partial one is the correlation of rank residuals: global midranks
 minus their class mean ("given class"), and what is linear in the control's midranks ("given
-control") taken off. What is correlated is in `early_predictors`, whether the link outlives a change
-of seed in `transfer`, how well it predicts in `out_of_sample`.
+control") taken off. What is correlated is in `early_predictors`, what is asked of it in
+`early_study`, whether the link outlives a change of seed in `transfer`.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
+from scipy.optimize import brentq
 
 from retention_lib.checks import check_level
-from retention_lib.intervals import bootstrap, one_row, t_interval
+from retention_lib.counted import Ties, midranks, ties_of
+from retention_lib.intervals import one_row
+from retention_lib.resampled import percentile_interval
+from retention_lib.run_correlations import observed_and_redrawn
+from retention_lib.threads import each
 
 QUANTITIES = ("spearman", "given class", "given control", "given class and control")
+
+
+class Link(NamedTuple):
+    """One correlation, by the names of vectors: of x and y, given a control and/or the class."""
+
+    x: str
+    y: str
+    control: str | None = None
+    by_class: bool = False
 
 
 def partial_spearman(
@@ -43,33 +59,124 @@ def partial_spearman(
     >>> partial_spearman([1, 2, 3, 4], [1, 2, 4, 3], control=[1, 1, 2, 2])
     0.0
     """
-    known = [np.asarray(v, float) for v in (x, y) if v is not None]
-    known += [] if control is None else [np.asarray(control, float)]
+    known = [np.asarray(v, float) for v in (x, y, control) if v is not None]
     if any(np.isnan(v).any() or v.shape != known[0].shape for v in known):
         raise ValueError(
             f"expected vectors of one length without NaN, got {[v.shape for v in known]}"
         )
-    ranks = [stats.rankdata(v) for v in known]
-    return _partial(*ranks, labels=None if labels is None else _codes(labels))
+    code = np.zeros(len(known[0]), int) if labels is None else _codes(labels)
+    order, one = np.argsort(code, kind="stable"), np.ones((1, len(code)))
+    first = _starts(code[order])
+    rest = [_residual(stats.rankdata(v)[None, order], one, first) for v in known]
+    return float(_correlation(rest, one)[0])
 
 
-def _partial(x, y, control=None, labels=None) -> float:
-    """Pearson correlation of what class means and a control leave of x and y."""
-    rest = []
-    n = np.bincount(labels) if labels is not None else None
-    for v in (x, y) if control is None else (x, y, control):
-        centre = v.mean() if n is None else (np.bincount(labels, v) / np.maximum(n, 1))[labels]
-        rest.append(v - centre)
-    x, y, *z = rest
-    squares = [max(v @ v, 0.0) for v in rest]
-    floor = 1e-9 * len(x) ** 2  # a constant's residuals are rounding errors of ranks
-    if min(squares[:2]) <= floor:
-        return float("nan")
-    if z and squares[2] > floor:
-        x, y = (v - z[0] * (v @ z[0]) / squares[2] for v in (x, y))
-        if min(x @ x, y @ y) <= floor:
-            return float("nan")
-    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+def _residual(ranks: np.ndarray, counts: np.ndarray, first: np.ndarray) -> tuple:
+    """What strata's means leave of ranks (draw, sample), the same weighted, its sum of squares."""
+    size = np.maximum(np.add.reduceat(counts, first, axis=1), 1e-300)
+    means = np.add.reduceat(counts * ranks, first, axis=1) / size
+    rest = ranks - np.repeat(means, np.diff(np.append(first, counts.shape[1])), axis=1)
+    weighted = counts * rest
+    return rest, weighted, _dot(rest, weighted)
+
+
+def _correlation(rest: list[tuple], counts: np.ndarray) -> np.ndarray:
+    """Correlation (draw,) of `_residual`s of x and y less what is linear in that of a control."""
+    floor = 1e-9 * counts.sum(1) ** 2  # a constant's residuals are rounding errors of ranks
+    (x, wx, xx), (y, _, yy), *z = rest
+    xy, known = _dot(wx, y), np.minimum(xx, yy) > floor
+    if z:
+        _, wz, zz = z[0]
+        use = zz > floor
+        zz = np.where(use, zz, 1.0)
+        xz, yz = (np.where(use, _dot(wz, v), 0.0) for v in (x, y))
+        xx, yy, xy = xx - xz**2 / zz, yy - yz**2 / zz, xy - xz * yz / zz
+        known &= np.minimum(xx, yy) > floor
+    return np.clip(xy / np.sqrt(np.where(known, xx * yy, np.nan)), -1, 1)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("ds,ds->d", a, b)
+
+
+def redrawn_correlations(
+    vectors: dict[str, np.ndarray],
+    links: dict[str, Link],
+    pairs: list[tuple[int, int]],
+    groups: np.ndarray,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    draws: int,
+) -> dict[str, np.ndarray]:
+    """Correlations of pairs of runs, for the data (draw 0) and for resamples that all share.
+
+    Parameters
+    ----------
+    vectors : dict of array, (run, sample)
+        NaN leaves a sample out of this run's links with that vector.
+    links : dict of Link
+    pairs : list of (int, int)
+        Run of x and of the control, run of y.
+    groups, labels : array, (sample,)
+        Groups are redrawn within classes.
+    rng : Generator
+    draws : int
+        0: the data only.
+
+    Returns
+    -------
+    dict of float64, (1 + draw, pair)
+        NaN where a residual is constant or fewer than 4 samples are left.
+
+    Examples
+    --------
+    >>> vectors = {"loss": np.array([[1, 2, 3, 4, 5.0]]), "decay": np.array([[1, 2, 3, 5, 4.0]])}
+    >>> out = redrawn_correlations(vectors, {"rho": Link("loss", "decay")}, [(0, 0)], range(5),
+    ...                            [0] * 5, np.random.default_rng(0), 0)
+    >>> out["rho"].round(3).tolist()
+    [[0.9]]
+    """
+    order = np.argsort(labels, kind="stable")
+    groups, code = np.asarray(groups)[order], _codes(labels)[order]
+    vectors = {name: np.asarray(v, float)[:, order] for name, v in vectors.items()}
+    ties: dict[tuple, Ties] = {}  # a vector is sorted once per set of samples
+
+    def of_counts(counts):
+        parts: dict[str, list] = {name: [] for name in links}
+        for pair in pairs:
+            known: dict[tuple, np.ndarray | tuple] = {}  # ... ranked once per set and resample
+            for name, link in links.items():
+                parts[name].append(_one_pair(vectors, link, pair, counts, code, ties, known))
+        return {name: np.stack(columns, axis=1) for name, columns in parts.items()}
+
+    batches = observed_and_redrawn(groups, code, rng, draws, len(vectors))
+    found = each(of_counts, batches, len(code))
+    return {name: np.concatenate([part[name] for part in found]) for name in links}
+
+
+def _one_pair(vectors, link: Link, pair, counts, code, ties: dict, known: dict) -> np.ndarray:
+    """One link of one pair of runs in every resample, (draw,).
+
+    `ties` remembers vectors in order, `known` their ranks and residuals in these resamples.
+    """
+    names = [(link.x, pair[0]), (link.y, pair[1])]
+    names += [(link.control, pair[0])] if link.control else []
+    columns = [vectors[name][run] for name, run in names]
+    keep = ~np.isnan(columns).any(0)
+    if keep.sum() < 4:
+        return np.full(len(counts), np.nan)
+    own, rest = keep.tobytes(), []
+    w = counts if keep.all() else counts[:, keep]
+    for key, column in zip(names, columns, strict=True):
+        if (key, own) not in ties:
+            ties[key, own] = ties_of(column[keep])
+        if (key, own) not in known:
+            known[key, own] = midranks(ties[key, own], w)
+        if (key, own, link.by_class) not in known:
+            first = _starts(code[keep]) if link.by_class else np.zeros(1, int)
+            known[key, own, link.by_class] = _residual(known[key, own], w, first)
+        rest.append(known[key, own, link.by_class])
+    return _correlation(rest, w)
 
 
 def correlations(
@@ -93,18 +200,13 @@ def correlations(
         For instance `decay_constants`. NaN in any of the three leaves a sample out of that run.
     runs : DataFrame
         Columns `arch` and `seed`.
-    labels, groups : array, (sample,)
-    rng : Generator
-    draws : int
-    level : float
 
     Returns
     -------
     DataFrame
         One row per run and quantity of `QUANTITIES` (those without control if none is given):
         `arch`, `seed`, `quantity`, then a one-row result with the percentile bootstrap over groups
-        within class. `p` two-sided by t with n - 2 degrees of freedom less those of the controls,
-        which takes samples as independent; extra `log10_p`, as p may be below any number.
+        within class. `p` is `nominal_log10_p`, also as extra `log10_p`.
 
     Raises
     ------
@@ -112,116 +214,68 @@ def correlations(
         On shapes that do not fit.
     """
     check_level(level)
-    target = np.asarray(target, float)
-    spread = [np.broadcast_to(np.asarray(predictor, float), target.shape), target]
-    spread += [] if control is None else [np.broadcast_to(np.asarray(control, float), target.shape)]
-    labels, groups = _codes(labels), np.asarray(groups)
-    if target.shape != (len(runs), len(labels)) or len(groups) != len(labels):
+    target, shape = np.asarray(target, float), np.shape(target)
+    if shape != (len(runs), np.size(labels)) or np.shape(groups) != np.shape(labels):
         raise ValueError(
-            f"target must be ({len(runs)} runs, {len(labels)} samples) with one group each, "
-            f"got {target.shape} and {len(groups)} groups"
+            f"target must be ({len(runs)} runs, {np.size(labels)} samples) with one group each, "
+            f"got {shape} and {np.size(groups)} groups"
         )
-    tables = []
+    given = {"x": predictor, "y": target} | ({} if control is None else {"z": control})
+    vectors = {name: np.broadcast_to(np.asarray(v, float), shape) for name, v in given.items()}
+    links = {q: Link("x", "y", "z" if "control" in q else None, "class" in q) for q in QUANTITIES}
+    links = {q: link for q, link in links.items() if control is not None or not link.control}
+    pairs = [(r, r) for r in range(len(runs))]
+    found = redrawn_correlations(vectors, links, pairs, groups, labels, rng, draws)
+    known = ~np.isnan(np.stack(list(vectors.values()))).any(0)
+    method, rows = f"percentile bootstrap over groups within class, {draws} draws, {level:.0%}", []
     for r in range(len(runs)):
-        keep = ~np.isnan(np.stack([v[r] for v in spread])).any(0)
-        columns = [_codes(v[r][keep]) for v in spread]
-        table = _one_run(columns, labels[keep], groups[keep], rng, draws, level)
-        for name in ("seed", "arch"):
-            table.insert(0, name, runs[name].iloc[r])
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        n, classes = int(known[r].sum()), len(np.unique(np.asarray(labels)[known[r]]))
+        for q, link in links.items():
+            rho = found[q][0, r]
+            ends = percentile_interval(found[q][1:, r], level)
+            controls = (classes - 1) * link.by_class + (link.control is not None)
+            log10_p = nominal_log10_p(rho, n, controls)
+            row = one_row(rho, *ends, n, 10**log10_p, method, log10_p=log10_p)
+            front = {"arch": runs["arch"].iloc[r], "seed": runs["seed"].iloc[r], "quantity": q}
+            rows.append(pd.DataFrame([front]).join(row))
+    return pd.concat(rows, ignore_index=True)
 
 
-def _one_run(columns, labels, groups, rng, draws, level) -> pd.DataFrame:
-    """All quantities of one run; `columns` are dense ranks of predictor, target and control."""
-    if len(labels) < 4:  # nothing to redraw, for instance where a predictor was not recorded
-        nothing = one_row(np.nan, np.nan, np.nan, len(labels), np.nan, "fewer than 4 samples")
-        names = QUANTITIES[: 2 * len(columns) - 2]
-        out = pd.concat([nothing.assign(log10_p=np.nan)] * len(names), ignore_index=True)
-        out.insert(0, "quantity", names)
-        return out
-    _, of = np.unique(labels, return_inverse=True)
+def nominal_log10_p(rho: float, n: int, controls: int = 0) -> float:
+    """log10 of the two-sided p of t = rho sqrt(dof / (1 - rho^2)), dof = n - 2 - controls.
 
-    def statistic(rows):
-        ranks = [_midranks(c[rows]) for c in columns]
-        two, given = ranks[:2], of[rows]
-        values = [_partial(*two), _partial(*two, labels=given)]
-        if len(ranks) > 2:
-            values += [_partial(*ranks), _partial(*ranks, labels=given)]
-        return dict(zip(QUANTITIES[: len(values)], values, strict=True))
+    Takes samples as independent, and differs from 0 for whatever makes both vectors depend on
+    anything shared. Finite where p underflows: p = I_x(dof / 2, 1 / 2) at x = 1 - rho^2, whose
+    hypergeometric series takes over below 1e-250.
 
-    out = bootstrap(statistic, groups, labels, rng, draws, level)
-    controls = np.array([(of.max()) * ("class" in q) + ("control" in q) for q in out["quantity"]])
-    rho, dof = out["estimate"].to_numpy(), np.maximum(len(labels) - 2 - controls, 1)
-    log_p = _log_p(rho, dof)
-    out["p"], out["log10_p"] = np.exp(log_p), log_p / np.log(10)
-    return out
-
-
-def _log_p(rho: np.ndarray, dof: np.ndarray) -> np.ndarray:
-    """Logarithm of the two-sided p of t = rho sqrt(dof / (1 - rho^2)), finite where p underflows.
-
-    p = I_x(dof / 2, 1 / 2) at x = 1 - rho^2, whose hypergeometric series takes over below 1e-250.
+    Examples
+    --------
+    >>> round(nominal_log10_p(0.2, 5994), 1)
+    -54.4
     """
-    x, a = np.maximum(1 - rho**2, 1e-300), dof / 2
+    x, a = max(1 - rho**2, 1e-300), max(n - 2 - controls, 1) / 2
     p = special.betainc(a, 0.5, x)
-    with np.errstate(divide="ignore"):
-        series = special.hyp2f1(a + 0.5, 1.0, a + 1, np.minimum(x, 0.999))
-        tail = a * np.log(x) + np.log(np.abs(rho) / a) - special.betaln(a, 0.5) + np.log(series)
-        return np.where(p > 1e-250, np.log(p), tail)
+    if not p < 1e-250:  # NaN stays NaN
+        return float(np.log10(p))
+    series = np.log(special.hyp2f1(a + 0.5, 1.0, a + 1, min(x, 0.999)))
+    tail = a * np.log(x) + np.log(abs(rho) / a) - special.betaln(a, 0.5) + series
+    return float(tail / np.log(10))
 
 
-def _midranks(codes: np.ndarray) -> np.ndarray:
-    """Midranks of non-negative integers, by counting: sorting them anew is what takes long."""
-    n = np.bincount(codes)
-    return (np.cumsum(n) - (n - 1) / 2)[codes]
+def needed_rho(log10_p: float, n: int) -> float:
+    """Smallest Spearman correlation of n samples whose nominal p is at most 10^log10_p.
 
-
-def over_seeds(rows: pd.DataFrame, by: tuple[str, ...] = ("arch", "quantity")) -> pd.DataFrame:
-    """Mean over the seeds of each architecture with Student's interval, tested against 0.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Of `correlations`, or of `compare_predictors` with `by=("predictor", "arch", "quantity")`.
-
-    Returns
-    -------
-    DataFrame
-        The columns of `by`, then `intervals.t_interval`; `n` seeds, extra `samples` (fewest in a
-        run).
+    Examples
+    --------
+    >>> round(needed_rho(-45, 5994), 3)
+    0.182
     """
-    tables = []
-    for key, of in rows.groupby(list(by), sort=False):
-        row = t_interval(of["estimate"].to_numpy(), null=0.0).assign(samples=of["n"].min())
-        tables.append(row.assign(**dict(zip(by, key, strict=True)))[[*by, *row.columns]])
-    return pd.concat(tables, ignore_index=True)
+    return float(brentq(lambda rho: nominal_log10_p(rho, n) - log10_p, 1e-9, 1 - 1e-9))
 
 
-def compare_predictors(
-    candidates: dict[str, np.ndarray],
-    target: np.ndarray,
-    runs: pd.DataFrame,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    rng: np.random.Generator,
-    draws: int = 2000,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Early loss beside its rivals: the rows of `correlations` for each of `predictors`.
-
-    Returns
-    -------
-    DataFrame
-        `predictor` first. Quantities `spearman` and `given class`; the latter is NaN for what is
-        the same in a whole class.
-    """
-    tables = []
-    for name, values in candidates.items():
-        table = correlations(values, target, runs, labels, groups, rng, draws, level)
-        table.insert(0, "predictor", name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+def _starts(code: np.ndarray) -> np.ndarray:
+    """Where each class begins among samples sorted by class."""
+    return np.flatnonzero(np.append(True, code[1:] != code[:-1]))
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

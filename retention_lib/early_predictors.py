@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
-from retention_lib.config import LITERAL, RETENTION
+from retention_lib.config import LITERAL, LOSSES, RETENTION, TraceConvention
 from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
 from retention_lib.findings import score_matrix
+from retention_lib.scores import scores
 from retention_lib.shrinkage import shrink
 from retention_lib.traces import Traces
 
@@ -20,6 +23,20 @@ CONSTANTS = {
 }
 
 
+def tied(constants: np.ndarray) -> np.ndarray:
+    """Decay constants to 6 decimals of their logarithm, so that equal ones tie.
+
+    Traces that differ where a curve cannot (all start at R(0) = 1) have the same constant but for
+    the solver's rounding, which must not rank them.
+
+    Examples
+    --------
+    >>> float(np.ptp(tied(np.array([0.2, 0.2 + 1e-12]))))
+    0.0
+    """
+    return np.exp(np.round(np.log(constants), 6))
+
+
 def decay_constants(traces: Traces, convention: str = "literal") -> np.ndarray:
     """Decay constant of every run and sample [1 / epoch], (run, sample), by a key of `CONSTANTS`.
 
@@ -30,12 +47,12 @@ def decay_constants(traces: Traces, convention: str = "literal") -> np.ndarray:
     if convention not in CONSTANTS:
         raise ValueError(f"convention must be one of {list(CONSTANTS)}, got {convention!r}")
     if convention == "literal":
-        return score_matrix(traces, "decay_constant")
+        return tied(score_matrix(traces, "decay_constant"))
     correct = traces.correct(LITERAL.view)
     r, mask = retention_trace(correct, RETENTION)
     r = np.where(mask, r, 1.0)
     if convention == "retention":
-        return fit_decay(r, mask=mask, loss="bernoulli").decay_constant
+        return tied(fit_decay(r, mask=mask, loss="bernoulli").decay_constant)
     labels = traces.labels if convention == "shrunken_by_class" else None
     return np.stack([_shrunken(*pair, labels) for pair in zip(r, mask, strict=True)])
 
@@ -106,4 +123,51 @@ def predictors(traces: Traces, images: np.ndarray | None = None) -> dict[str, np
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images do not match {len(labels)} samples")
         out["input norm"] = input_norm(images)
+    return out
+
+
+#: Choices of one reading of "decay": what is measured, and for decay constants how.
+CHOICES = ("target", "origin", "model", "loss", "never_learned")
+#: The reading that `config` fixes: `decay_constants(traces)`.
+PRIMARY = ("decay_constant", LITERAL.origin, "exponential", LITERAL.loss, "kept")
+
+
+def readings(traces: Traces, view: str = "clean") -> dict[tuple, np.ndarray]:
+    """What "how fast a sample is forgotten" may mean, larger = faster, each (run, sample).
+
+    Returns
+    -------
+    dict
+        By the values of `CHOICES`: decay constants from epoch 0 or the learned epoch, without and
+        with a floor, by least squares or Bernoulli likelihood; `mean_error`, `events` (never
+        learned 0) and `forgetting_score` (never learned highest), whose other choices are "none".
+        `never_learned`: `kept`, or `left out` (NaN).
+    """
+    shape = len(traces.runs), len(traces.samples)
+    shown = None if view == "clean" else traces.shown(view)
+    correct, table = traces.correct(view), scores(traces, view)
+    never = table["never_learned"].to_numpy(bool).reshape(shape)
+    out = {}
+    for origin in ("epoch_0", "first_learned"):
+        r, mask = retention_trace(correct, TraceConvention(origin=origin), shown)
+        r, mask = np.where(mask, r, 1.0), None if mask.all() else mask
+        for model, loss in product(("exponential", "exponential_floor"), LOSSES):
+            found = fit_decay(r, mask=mask, model=model, loss=loss).decay_constant
+            out["decay_constant", origin, model, loss, "kept"] = tied(found)
+    for score in ("mean_error", "events", "forgetting_score"):
+        values = table[score].to_numpy(float).reshape(shape)
+        out[score, "none", "none", "none", "kept"] = values
+    for key in [k for k in out if k[0] != "forgetting_score"]:  # without them the same as events
+        out[*key[:-1], "left out"] = np.where(never, np.nan, out[key])
+    return out
+
+
+def early_losses(traces: Traces) -> dict[str, np.ndarray]:
+    """Early loss by view (run, sample): `clean` at epoch 0, `online` at epoch 1 if it was recorded.
+
+    The online view has no epoch 0: the head's warm-up runs on cached features.
+    """
+    out = {"clean": early_loss(traces)}
+    if traces.shown("online").any():
+        out["online"] = traces.loss("online")[:, 1]
     return out

@@ -139,10 +139,10 @@ def reading(traces: Traces, score: str, never_learned: str, view: str) -> np.nda
     if never_learned not in READINGS.get(score, ()):
         known = [(s, c) for s, conventions in READINGS.items() for c in conventions]
         raise ValueError(f"reading must be one of {known}, got {(score, never_learned)!r}")
-    return _readings(traces, view)[score, never_learned]
+    return readings(traces, view)[score, never_learned]
 
 
-def _readings(traces: Traces, view: str) -> dict[tuple[str, str], np.ndarray]:
+def readings(traces: Traces, view: str) -> dict[tuple[str, str], np.ndarray]:
     """Every reading of one view."""
     shape = len(traces.runs), len(traces.samples)
     shown = None if view == "clean" else traces.shown(view)
@@ -203,7 +203,7 @@ def overlap_specification(
     for view in ("clean", "online"):
         if not traces.shown(view).any():
             continue
-        for (score, how), values in _readings(traces, view).items():
+        for (score, how), values in readings(traces, view).items():
             known = ~np.isnan(values).any(0)
             n = int(known.sum())
             for share in shares:

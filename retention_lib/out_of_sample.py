@@ -9,9 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from retention_lib.config import LITERAL
+from retention_lib.early_predictors import decay_constants, early_loss
+from retention_lib.forgetting import tally_of
 from retention_lib.held_back import MODELS, group_folds, held_back
-from retention_lib.intervals import bootstrap
+from retention_lib.intervals import bootstrap, t_interval
 from retention_lib.rank_agreement import auc
+from retention_lib.resampled import units
+from retention_lib.traces import Traces
 
 _SMALLEST = 2.0**-24  # smallest loss above 0 that half precision holds
 
@@ -117,6 +122,58 @@ def predict_amount(
         for name, row in table.groupby("quantity", sort=False):
             rows.append(_headed(row.drop(columns="quantity").assign(folds=folds), runs, r, name))
     return pd.concat(rows, ignore_index=True)
+
+
+def prediction_table(traces: Traces, rng: np.random.Generator) -> pd.DataFrame:
+    """Both predictions from the early loss of the same run, mean over seeds.
+
+    Returns
+    -------
+    DataFrame
+        `measure` (AUC of at least one forgetting event; R^2 of the number of events, and of the log
+        literal decay constant), `of` (samples ever learned, those right at epoch 0, or all), then
+        `over_seeds` by architecture and predictor.
+    """
+    tally = tally_of(traces.correct(LITERAL.view))
+    learned, right = tally.first_correct >= 0, tally.first_correct == 0
+    forgotten, events = (tally.events > 0).astype(float), tally.events.astype(float)
+    log_rate = np.log(decay_constants(traces))
+    asked = (
+        ("AUC, forgotten", "ever learned", np.where(learned, forgotten, np.nan)),
+        ("AUC, forgotten", "right at epoch 0", np.where(right, forgotten, np.nan)),
+        ("R², events", "ever learned", np.where(learned, events, np.nan)),
+        ("R², log decay constant", "all", log_rate),
+    )
+    about = traces.runs, traces.labels, units(traces.samples), rng
+    tables = []
+    for measure, samples, target in asked:
+        predict = predict_forgotten if measure.startswith("AUC") else predict_amount
+        table = over_seeds(predict(early_loss(traces), target, *about, draws=1))
+        tables.append(table.assign(measure=measure, of=samples))
+    out = pd.concat(tables, ignore_index=True)
+    front = ["measure", "of"]
+    return out[front + [name for name in out if name not in front]]
+
+
+def over_seeds(rows: pd.DataFrame, by: tuple[str, ...] = ("arch", "predictor")) -> pd.DataFrame:
+    """Mean over the seeds of each architecture with Student's interval, tested against 0.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With `estimate` and `n` per run, as above, or of `early_loss.correlations`.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `by`, then `intervals.t_interval`; `n` seeds, extra `samples` (fewest in a
+        run).
+    """
+    tables = []
+    for key, of in rows.groupby(list(by), sort=False):
+        row = t_interval(of["estimate"].to_numpy(), null=0.0).assign(samples=of["n"].min())
+        tables.append(row.assign(**dict(zip(by, key, strict=True)))[[*by, *row.columns]])
+    return pd.concat(tables, ignore_index=True)
 
 
 def _runs(loss, target, labels, groups, rng, folds):

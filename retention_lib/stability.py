@@ -154,7 +154,7 @@ def specification_curve(
     for view in ("clean", "online"):
         if not traces.shown(view).any():
             continue
-        for (score, how), values in findings_overlap._readings(traces, view).items():
+        for (score, how), values in findings_overlap.readings(traces, view).items():
             known = ~np.isnan(values).any(0)
             if known.sum() < 4:
                 continue

@@ -8,9 +8,9 @@ from scipy import integrate, stats
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from retention_lib.early_loss import (
-    compare_predictors,
     correlations,
-    over_seeds,
+    needed_rho,
+    nominal_log10_p,
     partial_spearman,
 )
 from retention_lib.early_predictors import (
@@ -31,7 +31,7 @@ from retention_lib.implied import (
     spearman_of,
     spearman_of_overlap,
 )
-from retention_lib.out_of_sample import predict_amount, predict_forgotten
+from retention_lib.out_of_sample import over_seeds, predict_amount, predict_forgotten
 from retention_lib.simulated_study import as_traces, study
 from retention_lib.ties import topk_jaccard
 from retention_lib.transfer import transfer_means, transfer_pairs
@@ -100,6 +100,16 @@ def test_plain_rows_are_scipys_even_where_p_underflows():
     assert weak["log10_p"] == pytest.approx(np.log10(scipy.pvalue), abs=1e-6)
 
 
+def test_the_papers_p_needs_this_rho():
+    for n in (1444, 1651, 5994):
+        rho = needed_rho(-45, n)
+        t = rho * np.sqrt((n - 2) / (1 - rho**2))
+        assert np.log10(2 * stats.t.sf(t, n - 2)) == pytest.approx(-45, abs=1e-6)
+    assert needed_rho(-45, 1444) == pytest.approx(0.361, abs=5e-4)
+    assert nominal_log10_p(0.5, 100_000) < -1000  # where p itself is 0
+    assert np.isnan(nominal_log10_p(np.nan, 50))
+
+
 def test_interval_covers_the_planted_correlation():
     truth, covered, rng = 6 / np.pi * np.arcsin(0.4 / 2), [], np.random.default_rng(7)
     for _ in range(100):
@@ -123,7 +133,7 @@ def test_simulated_early_loss_is_recovered_and_survives_the_class():
     r = 0.5 * 0.75 / np.sqrt(0.75 * (1 - 0.25 * 0.25))
     given = rows[rows["quantity"] == "given class"]
     assert given["estimate"].mean() == pytest.approx(6 / np.pi * np.arcsin(r / 2), abs=0.03)
-    table = over_seeds(rows)
+    table = over_seeds(rows, ("arch", "quantity"))
     assert table[["arch", "quantity"]].to_numpy().tolist()[:2] == [
         ["cnn", "spearman"],
         ["cnn", "given class"],
@@ -155,15 +165,9 @@ def test_predictors_and_input_norm():
     assert input_norm(images, chunk=7) == pytest.approx(found["input norm"], abs=1e-15)
     sizes = [(traces.labels == k).sum() for k in traces.labels]
     assert found["class frequency"].tolist() == [-size for size in sizes]
-    groups = traces.samples["group"].to_numpy()
-    constants = score_matrix(traces, "decay_constant")
-    table = compare_predictors(
-        found, constants, traces.runs, traces.labels, groups, np.random.default_rng(0), 20
-    )
-    assert list(table["predictor"].unique()) == list(found)
-    assert table.loc[table["predictor"] == "early margin", "estimate"].isna().all()  # not recorded
-    best = table[(table["predictor"] == "learned epoch") & (table["quantity"] == "spearman")]
-    assert best["n"].tolist() == [120] * 4
+    constants = decay_constants(traces)
+    raw = score_matrix(traces, "decay_constant")
+    assert constants == pytest.approx(raw, rel=2e-6)
     with pytest.raises(ValueError, match="119 images do not match 120 samples"):
         predictors(traces, images[1:])
     with pytest.raises(ValueError, match="images must be uint8"):
