@@ -10,19 +10,22 @@ from matplotlib.axes import Axes
 from retention_lib.style import CHANCE, PAGE, use_style
 
 
-def summary_figure(implied_rows: int, width: float = PAGE):
-    """A figure with the axes `paper` and `planted` side by side, and `implied` below both.
+def summary_figure(rows: dict[str, int], width: float = PAGE):
+    """A figure with one axes below another, each as high as its rows ask for.
 
     Parameters
     ----------
-    implied_rows : int
-        Rows that `implied` will draw; they decide its height.
+    rows : dict
+        Name of the axes -> number of rows that it will show.
+
+    Returns
+    -------
+    figure, dict of Axes
     """
     use_style()
-    below = 0.9 + 0.17 * implied_rows
-    ratios = {"height_ratios": [5.0, below]}
-    layout = [["paper", "planted"], ["implied", "implied"]]
-    return plt.subplot_mosaic(layout, figsize=(width, 5.0 + below), gridspec_kw=ratios)
+    heights = [0.8 + (0.2 if name == "implied" else 0.3) * n for name, n in rows.items()]
+    size, ratios = (width, sum(heights)), {"height_ratios": heights}
+    return plt.subplot_mosaic([[name] for name in rows], figsize=size, gridspec_kw=ratios)
 
 
 def implied(ax: Axes, paper: pd.DataFrame, runs: pd.DataFrame) -> Axes:

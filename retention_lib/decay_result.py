@@ -143,3 +143,17 @@ class DecayFit:
         rising = f", {self.rises.mean():.0%} rise" if self.rises.any() else ""
         traces = f"{self.status.size:,} traces: {found or 'none'}{rising}"
         return f"DecayFit({self.model}, {self.loss}, {traces})"
+
+
+def tied(constants: np.ndarray) -> np.ndarray:
+    """Decay constants to 6 decimals of their logarithm, so that equal ones tie.
+
+    Traces that differ where a curve cannot (all start at R(0) = 1) have the same constant but for
+    the solver's rounding, which must not rank them.
+
+    Examples
+    --------
+    >>> float(np.ptp(tied(np.array([0.2, 0.2 + 1e-12]))))
+    0.0
+    """
+    return np.exp(np.round(np.log(constants), 6))

@@ -9,6 +9,7 @@ import numpy as np
 from retention_lib.config import LITERAL, LOSSES, RETENTION, TraceConvention
 from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
+from retention_lib.decay_result import tied
 from retention_lib.findings import score_matrix
 from retention_lib.scores import scores
 from retention_lib.shrinkage import shrink
@@ -23,20 +24,6 @@ CONSTANTS = {
 }
 
 
-def tied(constants: np.ndarray) -> np.ndarray:
-    """Decay constants to 6 decimals of their logarithm, so that equal ones tie.
-
-    Traces that differ where a curve cannot (all start at R(0) = 1) have the same constant but for
-    the solver's rounding, which must not rank them.
-
-    Examples
-    --------
-    >>> float(np.ptp(tied(np.array([0.2, 0.2 + 1e-12]))))
-    0.0
-    """
-    return np.exp(np.round(np.log(constants), 6))
-
-
 def decay_constants(traces: Traces, convention: str = "literal") -> np.ndarray:
     """Decay constant of every run and sample [1 / epoch], (run, sample), by a key of `CONSTANTS`.
 
@@ -47,7 +34,7 @@ def decay_constants(traces: Traces, convention: str = "literal") -> np.ndarray:
     if convention not in CONSTANTS:
         raise ValueError(f"convention must be one of {list(CONSTANTS)}, got {convention!r}")
     if convention == "literal":
-        return tied(score_matrix(traces, "decay_constant"))
+        return score_matrix(traces, "decay_constant")
     correct = traces.correct(LITERAL.view)
     r, mask = retention_trace(correct, RETENTION)
     r = np.where(mask, r, 1.0)

@@ -17,6 +17,7 @@ from retention_lib import transfer
 from retention_lib.config import LITERAL
 from retention_lib.data.imageset import ImageSet
 from retention_lib.decay import fit_decay
+from retention_lib.decay_result import tied
 from retention_lib.early_loss import Link, needed_rho, nominal_log10_p, redrawn_correlations
 from retention_lib.findings import score_matrix
 from retention_lib.implied import pearson_of
@@ -143,10 +144,8 @@ def conditions(traces: Traces, rng: np.random.Generator, draws: int = 1000) -> p
         "wrong at epoch 0": (~right).astype(float),
         "loss right at epoch 0": np.where(right, loss, np.nan),
         "loss wrong at epoch 0": np.where(right, np.nan, loss),
-        "constant, masked": early.tied(
-            fit_decay(rest, t=1 + np.arange(rest.shape[1])).decay_constant
-        ),
-        "constant from epoch 1": early.tied(fit_decay(rest).decay_constant),
+        "constant, masked": tied(fit_decay(rest, t=1 + np.arange(rest.shape[1])).decay_constant),
+        "constant from epoch 1": tied(fit_decay(rest).decay_constant),
         "learned epoch": score_matrix(traces, "learned_epoch"),
         "constant since learned": early.decay_constants(traces, "retention"),
     }
@@ -246,12 +245,12 @@ def placebos(
 def _redrawn(loss: np.ndarray, correct: np.ndarray, rng, draws: int) -> np.ndarray:
     """Spearman of standardised ranks of the loss with constants of redrawn traces, (draw,)."""
     free = correct.any(0) & ~correct.all(0)
-    constants, parts = early.tied(fit_decay(correct).decay_constant), []
+    constants, parts = tied(fit_decay(correct).decay_constant), []
     for batch in redraws(correct, rng, draws):  # (draw, epoch, sample)
         many = np.repeat(constants[None], len(batch), axis=0)
         together = batch[:, :, free].transpose(1, 0, 2).reshape(batch.shape[1], -1)
         if free.any():
-            found = early.tied(fit_decay(together).decay_constant)
+            found = tied(fit_decay(together).decay_constant)
             many[:, free] = found.reshape(len(batch), -1)
         parts.append(_standard_ranks(many) @ loss)
     return np.concatenate(parts)

@@ -17,6 +17,7 @@ from retention_lib.agreement import CROSS, MISALIGNED, SAME
 from retention_lib.config import LITERAL, PRIMARY_SCORE, TOP_SHARE
 from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
+from retention_lib.decay_result import tied
 from retention_lib.intervals import t_interval
 from retention_lib.resampled import units
 from retention_lib.scores import scores
@@ -52,7 +53,7 @@ def score_matrix(traces: Traces, score: str = PRIMARY_SCORE) -> np.ndarray:
         raise ValueError(f"score must be one of {list(SCORES)}, got {score!r}")
     correct = traces.correct()
     if score == "decay_constant":
-        return fit_decay(*_literal(correct)).decay_constant
+        return tied(fit_decay(*_literal(correct)).decay_constant)
     if score == "events_max":
         return forgetting.forgetting_score(correct, "max")
     values = scores(traces)[score].to_numpy(float).reshape(len(traces.runs), -1)

@@ -13,6 +13,7 @@ from retention_lib.attainable import measured, summarise
 from retention_lib.config import LITERAL, PRIMARY_SCORE, TOP_SHARE
 from retention_lib.convention import retention_trace
 from retention_lib.decay import fit_decay
+from retention_lib.decay_result import tied
 from retention_lib.findings import score_matrix
 from retention_lib.missing_agreement import missing_agreement, overlap_of_pairs
 from retention_lib.resampled import count_batches, units
@@ -149,7 +150,7 @@ def readings(traces: Traces, view: str) -> dict[tuple[str, str], np.ndarray]:
     table = scores(traces, view)
     never = table["never_learned"].to_numpy().reshape(shape)
     r, mask = retention_trace(traces.correct(view), LITERAL, shown)
-    found = fit_decay(r, mask=None if mask.all() else mask).decay_constant
+    found = tied(fit_decay(r, mask=None if mask.all() else mask).decay_constant)
     out = {}
     for score, conventions in READINGS.items():
         values = found if score == "decay_constant" else table[score].to_numpy(float)

@@ -22,6 +22,7 @@ QUANTITIES = {
     "seed_stability": ("spearman",),
     "class_forgetting": ("kendall_w",),
     "early_loss": ("spearman",),
+    "spaced_repetition": ("accuracy_difference",),
 }
 
 
@@ -192,6 +193,11 @@ def scales(configs: dict[str, list[RunConfig]], traces: dict[str, Traces]) -> di
 def run_keys(traces: dict[str, Traces]) -> list[str]:
     """Keys of all runs that a notebook used."""
     return [key for found in traces.values() for key in found.runs["key"]]
+
+
+def sizes(traces: dict[str, Traces]) -> dict[str, int]:
+    """Samples of every data set."""
+    return {name: len(found.samples) for name, found in traces.items()}
 
 
 def paper_table(finding: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from scipy import stats
 from retention_lib import forgetting
 from retention_lib.config import PRIMARY_SCORE
 from retention_lib.decay import fit_decay
+from retention_lib.decay_result import tied
 from retention_lib.findings import score_matrix
 from retention_lib.intervals import permutation_p
 from retention_lib.nulls import redraws
@@ -194,4 +195,6 @@ def _score_of(correct: np.ndarray, score: str) -> np.ndarray:
         return forgetting.forgetting_events(correct)
     draws, epochs, n = correct.shape
     together = correct.transpose(1, 0, 2).reshape(epochs, -1)
-    return fit_decay(together).decay_constant.reshape(draws, n) if n else np.zeros((draws, 0))
+    if not n:
+        return np.zeros((draws, 0))
+    return tied(fit_decay(together).decay_constant).reshape(draws, n)

@@ -18,6 +18,7 @@ from retention_lib.decay import MODELS, DecayFit, fit_decay
 from retention_lib.intervals import bootstrap, t_interval
 from retention_lib.nulls import shuffle_epochs
 from retention_lib.predictors import Predictor, decay_predictor, shrunk_predictor
+from retention_lib.r2_swap import swap_p
 from retention_lib.skill import aicc_weights
 from retention_lib.traces import Traces
 
@@ -41,7 +42,11 @@ def r2_values(traces: Traces, model: str = "exponential") -> pd.DataFrame:
 
 
 def mean_r2(
-    traces: Traces, rng: np.random.Generator, model: str = "exponential", draws: int = 2000
+    traces: Traces,
+    rng: np.random.Generator,
+    model: str = "exponential",
+    draws: int = 2000,
+    swaps: int = 1999,
 ) -> pd.DataFrame:
     """Mean R^2 per architecture and the difference of every two, constant traces left out.
 
@@ -52,6 +57,8 @@ def mean_r2(
         A key of `decay.MODELS`; fitted under the convention `LITERAL`.
     draws : int
         Of the bootstrap over groups within class.
+    swaps : int
+        Of the architectures' labels within groups (`r2_swap.swap_p`), for `p` of a difference.
 
     Returns
     -------
@@ -86,6 +93,10 @@ def mean_r2(
         per_seed = by_seed[after] - by_seed[before] if before else by_seed[after]
         seeds = t_interval(per_seed)
         members = np.isin(arch, [after, before])
+        if before:
+            pair = [r2[arch == a] for a in (before, after)]
+            pair = [of[: min(map(len, pair))] for of in pair]
+            table.loc[i, "p"] = swap_p(*pair, groups, rng, swaps)
         extras = {
             "n": int(np.isfinite(r2[members]).sum()),
             "seed_low": seeds["ci_low"].iloc[0],

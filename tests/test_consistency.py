@@ -94,7 +94,7 @@ def test_nothing_recorded_gives_nothing():
 
 def test_figure_marks_what_contradicts():
     paper = consistency.implied_by_paper()
-    _, axes = audit_plots.summary_figure(len(paper))
+    _, axes = audit_plots.summary_figure({"paper": 3, "implied": len(paper)})
     ax = audit_plots.implied(axes["implied"], paper, pd.DataFrame())
     crosses = next(line for line in ax.get_lines() if line.get_marker() == "x")
     assert len(crosses.get_xdata()) == paper["contradicts"].sum() == 4
