@@ -29,14 +29,15 @@ import torch
 
 from retention_lib import (
     agreement,
+    class_averages,
     class_forgetting,
     concordance,
-    early_loss,
     forgetting,
+    link_tables,
     missing_agreement,
     paths,
     reliability,
-    run_correlations,
+    seed_correlations,
     structure,
 )
 from retention_lib.intervals import bootstrap
@@ -102,7 +103,7 @@ def stability(of: Recorded, score, rng, draws: int) -> dict:
     """Finding 3, and the Spearman correlation of finding 1: between runs, and ICC(1)."""
     where = (of.groups, of.labels, rng)
     measures = ("spearman", "within_class")
-    rows = run_correlations.seed_to_seed(score, of.runs, *where, measures, draws)
+    rows = seed_correlations.seed_to_seed(score, of.runs, *where, measures, draws)
     keys = zip(rows["measure"], rows["arch_a"], rows["arch_b"], strict=True)
     out = {" ".join(key): _ends(rows.iloc[i]) for i, key in enumerate(keys)}
     for arch in ARCHS:
@@ -124,7 +125,7 @@ def by_class(of: Recorded, score, rng, draws: int) -> dict:
     mean, runs = class_forgetting.over_runs(score, of.runs)
     table = class_forgetting.class_means(mean, runs, of.labels, of.groups, rng, draws)
     n_classes = int(of.labels.max()) + 1
-    means = concordance.means_by_class(score, of.labels, n_classes)
+    means = class_averages.means_by_class(score, of.labels, n_classes)
     w = concordance.kendall_w(means, rng, ORDERS).iloc[0]
     out = {"classes": n_classes, "W": float(w["estimate"]), "p": float(w["p"])}
     for arch, rows in table.groupby("arch"):
@@ -136,7 +137,7 @@ def by_class(of: Recorded, score, rng, draws: int) -> dict:
 def early(of: Recorded, constants, rng, draws: int) -> dict:
     """Finding 5: Spearman of early loss with decay constant in every run, also within class."""
     where = (of.runs, of.labels, of.groups, rng, draws)
-    rows = early_loss.correlations(of.loss, constants, *where)
+    rows = link_tables.correlations(of.loss, constants, *where)
     keys = zip(rows["quantity"], rows["arch"], rows["seed"].astype(str), strict=True)
     return {" ".join(key): _ends(rows.iloc[i]) for i, key in enumerate(keys)}
 

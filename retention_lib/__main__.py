@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         if args.debug:
             raise
         print(f"retention {args.command}: {error}", file=sys.stderr)
@@ -181,11 +181,11 @@ def _reproduce(args) -> None:
 
 
 def _report(args) -> int:
-    from retention_lib import report
+    from retention_lib import results_table
 
     readme = paths.ROOT / "README.md"
     before = readme.read_text()
-    report.update_readme(readme)
+    results_table.update_readme(readme)
     after = readme.read_text()
     if args.check:
         readme.write_text(before)
@@ -193,7 +193,7 @@ def _report(args) -> int:
             "README.md is " + ("true" if before == after else "out of date: run retention report")
         )
         return int(before != after)
-    print(report.to_markdown(report.summary_table(paths.home() / "figures")))
+    print(results_table.to_markdown(results_table.summary_table(paths.home() / "figures")))
     return 0
 
 

@@ -12,7 +12,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from retention_lib.intervals import bootstrap, check_level, one_row, permutation_p
+from retention_lib.checks import check_level
+from retention_lib.intervals import bootstrap, one_row, permutation_p
 from retention_lib.rank_agreement import spearman
 from retention_lib.threads import each
 from retention_lib.ties import (

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from retention_lib.anatomy import DIRECTIONS
-from retention_lib.plots import looks
+from retention_lib.style import looks
 
 #: Shades of the directions: falling, what a decay curve is about, stands out.
 _SHADES = {"flat": "#D9D9D9", "rising": "#A6A6A6", "level": "#56B4E9", "falling": "#E69F00"}

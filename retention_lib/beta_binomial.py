@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, sparse, special, stats
 
-from retention_lib.intervals import check_level, one_row
+from retention_lib.checks import check_level
+from retention_lib.intervals import one_row
 from retention_lib.run_moments import check_scores, observed_and_redrawn, percentile_row
 
 #: Range of log(alpha + beta). At its ends rates are 0 or 1, or all the same (reliability < 1e-4).

@@ -9,13 +9,12 @@ import pandas as pd
 
 from retention_lib.agreement import CROSS, MISALIGNED, SAME
 from retention_lib.checks import check_level
+from retention_lib.class_averages import means_by_class, redrawn_means
 from retention_lib.concordance import (
     agreement_ceiling,
     concordances,
     icc_of_means,
     kendall_w,
-    means_by_class,
-    redrawn_means,
     without_each_seed,
 )
 from retention_lib.findings import over_seeds

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from retention_lib.checks import check_level
-from retention_lib.concordance import means_by_class
+from retention_lib.class_averages import means_by_class
 from retention_lib.intervals import resamples
 from retention_lib.threads import each
 

@@ -65,10 +65,11 @@ def class_records(
     Parameters
     ----------
     consistent, outside : DataFrame
-        Rows of `class_study.consistency` with `dataset`, of training and of held-out images.
+        Rows of `class_agreement.consistency` with `dataset`, of training and of held-out images.
     between, rivals, excess, likeness, confused, measures : DataFrame
-        Rows of `class_study.between_architectures`, `rivals`, `beyond_margins`,
-        `forgetting_by_likeness`, `confused_with_nearest` and `measures_agree`, with `dataset`.
+        Rows with `dataset` of `class_agreement.between_architectures`, `class_rivals.rivals` and
+        `beyond_margins`, `class_likeness.forgetting_by_likeness`, `confused_with_nearest` and
+        `measures_agree`.
     scales : dict
         As in `headlines.overlap_records`.
     """

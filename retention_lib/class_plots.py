@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retention_lib import layout, plots, specification_plots
+from retention_lib import layout, specification_plots
 from retention_lib.class_headlines import CONSISTENCY_ROWS, LIKENESS_ROWS
 from retention_lib.findings_overlap import READINGS
 from retention_lib.headlines import kind_of
-from retention_lib.plots import looks
+from retention_lib.pictures import contact_sheet
 from retention_lib.specification_plots import legend_above
-from retention_lib.style import CHANCE
+from retention_lib.style import CHANCE, PAGE, looks, new_figure, shared_title, short_class
 
-#: What the choices of `class_study.specification` are called, from top to bottom.
+#: What the choices of `class_specification.specification` are called, from top to bottom.
 _NEVER = {
     "n_presentations": "unlearned: most",
     "max": "unlearned: tied most",
@@ -34,8 +34,8 @@ def column(axes, images, table, ranks, records, name, near, readings, shown) -> 
     ----------
     images : ImageSet or None
     table, ranks, near, readings, shown : DataFrame
-        Of `class_study`: `class_table` (its `extremes`), `rank_map`, `nearness`, `specification`
-        and `named_examples`, of this data set.
+        Of this data set: `class_tables.ends_of`, `rank_map` and `named_examples`,
+        `class_likeness.nearness`, `class_specification.specification`.
     records : list of dict
         Of all data sets.
     name : str
@@ -49,17 +49,6 @@ def column(axes, images, table, ranks, records, name, near, readings, shown) -> 
     conventions(axes[5], readings)
     choices(axes[6], readings)
     examples(axes[7], images, shown[shown["place"] <= 2] if len(shown) else shown)
-
-
-def short(name: str) -> str:
-    """`023.Brandt_Cormorant` as `Brandt Cormorant`.
-
-    Examples
-    --------
-    >>> short("black_capped_warbler")
-    'black capped warbler'
-    """
-    return name.lstrip("0123456789.").replace("_", " ")
 
 
 def class_rows(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -81,7 +70,7 @@ def class_rows(ax: Axes, table: pd.DataFrame) -> Axes:
         label = f"{_KINDS[kind_of(arch)]}, 95 %"
         ax.plot(of["shrunk"], y, marker, c=shade, ms=3.5, ls="none", label=label)
     first = table.drop_duplicates("label").set_index("label").loc[names]
-    called = [f"{short(c)}, {n}" for c, n in zip(first["class"], first["n"], strict=True)]
+    called = [f"{short_class(c)}, {n}" for c, n in zip(first["class"], first["n"], strict=True)]
     ax.set_yticks(np.arange(len(names))[::-1], called, fontsize=5.5)
     if (total := table["classes"].iloc[0]) > len(names):
         ax.axhline(len(names) / 2 - 0.5, color=CHANCE, lw=0.6, ls="--")
@@ -102,7 +91,7 @@ def rank_map(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        `class_study.rank_map`.
+        `class_tables.rank_map`.
     """
     look = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     ax.imshow(table.to_numpy(), aspect="auto", **look)
@@ -110,7 +99,9 @@ def rank_map(ax: Axes, table: pd.DataFrame) -> Axes:
     named = len(table) <= _NAMED
     ax.set_yticks(range(len(table)) if named else [])
     if named:
-        ax.set_yticklabels([short(c) for c in table.index], fontsize=min(5.5, 150 / len(table)))
+        ax.set_yticklabels(
+            [short_class(c) for c in table.index], fontsize=min(5.5, 150 / len(table))
+        )
     arch = np.array([a for a, _ in table.columns])
     for name in dict.fromkeys(arch):
         at = np.flatnonzero(arch == name)
@@ -143,7 +134,8 @@ def nearness(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        `class_study.nearness` of one data set; drawn for its first measure. Empty: the axes say so.
+        `class_likeness.nearness` of one data set, drawn for its first measure; if empty, the axes
+        say so.
     """
     if table.empty:
         return _nothing(ax, "no images here, hence no measure of likeness")
@@ -208,7 +200,7 @@ def examples(ax: Axes, images, table: pd.DataFrame, columns: int = 4, limit: int
     images : ImageSet or None
         None: the axes say that there are none here.
     table : DataFrame
-        `class_study.named_examples` of one data set.
+        `class_tables.named_examples` of one data set.
     """
     if images is None:
         return _nothing(ax, "published traces only: no images here")
@@ -216,14 +208,14 @@ def examples(ax: Axes, images, table: pd.DataFrame, columns: int = 4, limit: int
         return _nothing(ax, "no image of these classes was forgotten")
     rows = pd.Index(images.samples["sample_id"]).get_indexer(table["sample_id"])
     marked = table["planted_noisy"].to_numpy(bool) if "planted_noisy" in table else None
-    titles = [short(c) for c in table["class"]]
+    titles = [short_class(c) for c in table["class"]]
     pictures = np.array(images.images[rows])
-    return plots.contact_sheet(ax, pictures, titles, columns, marked, limit)
+    return contact_sheet(ax, pictures, titles, columns, marked, limit)
 
 
 def gallery(name: str, images, table: pd.DataFrame):
     """`examples` as a figure of its own, six pictures a row under their labels."""
     rows = max(1, -(-len(table) // 6)) if images is not None else 1
-    figure, axes = plots.new_figure(width=plots.PAGE, height=0.4 + 1.3 * rows)
+    figure, axes = new_figure(width=PAGE, height=0.4 + 1.3 * rows)
     examples(axes[0, 0], images, table, columns=6, limit=24)
-    return plots.shared_title(figure, f"{name}: forgotten most (orange: planted label noise)")
+    return shared_title(figure, f"{name}: forgotten most (orange: planted label noise)")

@@ -13,7 +13,24 @@ from retention_lib.checks import check_names, check_types, require
 SCHEMA_VERSION = 1
 
 SCHEDULES = ("cosine", "constant")
-SAMPLERS = ("uniform",)
+#: Which samples an epoch shows, by `samplers.Sampler`.
+SAMPLERS = (
+    "uniform",  # every epoch another random part, without repeats
+    "spaced",  # due when the retention that a pilot's decay constants predict is low
+    "spaced_shuffled",  # control: the same constants, each on another sample
+    "spaced_other_seed",  # control: constants of another seed's pilot
+    "leitner",  # boxes: right goes up and waits twice as long, wrong goes down
+    "half_life",  # half-life regression, updated each epoch
+    "loss_proportional",  # drawn with replacement by the last loss
+    "repeat",  # Repeat before Forgetting: delay from loss and strength
+    "oracle",  # shows what is planted as needing repetition more often
+)
+PILOTED = ("spaced", "spaced_shuffled", "spaced_other_seed")  # need a finished uniform run
+THRESHOLDED = (*PILOTED, "half_life", "repeat")  # read `recall_threshold`
+REPEATING = ("loss_proportional", "oracle")  # may show a sample twice in an epoch
+#: Fields that came after the first runs, with their defaults, at which they are left out of a run's
+#: stored settings and key: those runs keep both.
+_LATER = {"presentations": 1.0, "recall_threshold": 0.5, "pilot_seed": None}
 AMP_CHOICES = ("auto", "bf16", "off")
 ORIGINS = ("epoch_0", "first_learned", "peak")
 SIGNALS = ("raw", "cumulative_mean", "ema", "cumulative_error")
@@ -55,6 +72,9 @@ class RunConfig:
     crop_scale: float = 0.6  # smallest share of the area a random resized crop keeps; 1 = no crop
     flip: bool = True  # horizontal flip with probability one half
     sampler: str = "uniform"  # which samples an epoch shows
+    presentations: float = 1.0  # share of the training samples shown per epoch, repeats counted
+    recall_threshold: float = 0.5  # predicted retention below which a sample is due: the half-life
+    pilot_seed: int | None = None  # `spaced_other_seed`: whose uniform run gives the constants
     amp: str = "auto"  # bf16 autocast by the rule in `train.resolve_amp`
     deterministic: bool = False  # CUDA only: deterministic kernels; CPU runs always are
 
@@ -76,6 +96,24 @@ class RunConfig:
         require(self, "schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}")
         require(self, "sampler", self.sampler in SAMPLERS, f"one of {SAMPLERS}")
         require(self, "amp", self.amp in AMP_CHOICES, f"one of {AMP_CHOICES}")
+        self._check_sampling()
+
+    def _check_sampling(self):
+        """Refuse settings that the sampler does not read: equal runs must have equal keys."""
+        name, other = self.sampler, self.sampler == "spaced_other_seed"
+        # A schedule that shows every sample in every epoch has nothing to choose.
+        most = "(0, 1]" if name in ("uniform", *REPEATING) else f"(0, 1) for the sampler {name!r}"
+        inside = 0 < self.presentations < 1 or (self.presentations == 1 and most.endswith("]"))
+        require(self, "presentations", inside, f"in {most}")
+        require(self, "recall_threshold", 0 < self.recall_threshold < 1, "between 0 and 1")
+        read = name in THRESHOLDED or self.recall_threshold == _LATER["recall_threshold"]
+        require(self, "recall_threshold", read, f"left alone unless the sampler is {THRESHOLDED}")
+        if other:
+            seed = self.pilot_seed
+            good = seed is not None and seed >= 0 and seed != self.seed
+            require(self, "pilot_seed", good, f"a seed other than the run's own ({self.seed})")
+        else:
+            require(self, "pilot_seed", self.pilot_seed is None, f"None for the sampler {name!r}")
 
     # Three disjoint streams: changing how many numbers one consumes never shifts another.
     @property
@@ -95,7 +133,22 @@ class RunConfig:
 
     def to_dict(self) -> dict:
         """Plain fields, as stored in `config.json`."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k not in _LATER or v != _LATER[k]}
+
+    def pilot(self) -> RunConfig | None:
+        """The uniform run whose decay constants the sampler reads; None if it reads none.
+
+        Examples
+        --------
+        >>> RunConfig("cub", sampler="spaced", presentations=0.5, seed=7).pilot().sampler
+        'uniform'
+        """
+        if self.sampler not in PILOTED:
+            return None
+        seed = self.seed if self.pilot_seed is None else self.pilot_seed
+        unread = {name: _LATER[name] for name in ("recall_threshold", "pilot_seed")}
+        return self.replace(sampler="uniform", seed=seed, **unread)
 
     @classmethod
     def from_dict(cls, fields: dict) -> RunConfig:
@@ -125,29 +178,38 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of runs: every data set with every architecture and every seed."""
+    """A grid of runs: every data set with every architecture, every arm and every seed.
+
+    An arm is a sampler. `spaced_other_seed` takes its constants from the next seed of the grid.
+    """
 
     base: dict  # RunConfig fields that all runs share
     datasets: tuple[str, ...]
     archs: tuple[str, ...]
     seeds: tuple[int, ...]
     overrides: dict = field(default_factory=dict)  # fields for one dataset or one architecture
+    arms: tuple[str, ...] = ()  # samplers; empty: the one of `base`
 
     def __post_init__(self):
         check_types(self)
         known = {*self.datasets, *self.archs}
         check_names(self.overrides, sorted(known), "Study.overrides")
+        own = {"dataset", "arch", "seed"} | ({"sampler", "pilot_seed"} if self.arms else set())
         for fields in (self.base, *self.overrides.values()):
-            if grid := {"dataset", "arch", "seed"} & set(fields):
+            if grid := own & set(fields):
                 raise ValueError(f"{sorted(grid)} are set by the study's grid, got {fields!r}")
         for name in ("datasets", "archs", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"Study.{name} must be non-empty without repeats, got {values!r}")
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"Study.arms must be without repeats, got {self.arms!r}")
+        if "spaced_other_seed" in self.arms and len(self.seeds) < 2:
+            raise ValueError(f"spaced_other_seed needs two seeds or more, got {self.seeds!r}")
         self.configs()  # impossible settings are reported here rather than hours later
 
     def configs(self) -> list[RunConfig]:
-        """The runs, data set by data set, seeds innermost."""
+        """The runs, data set by data set, seeds innermost, arms just outside them."""
         return [
             RunConfig.from_dict(
                 {
@@ -157,12 +219,25 @@ class Study:
                     "dataset": dataset,
                     "arch": arch,
                     "seed": seed,
+                    **self._of_arm(arm, seed),
                 }
             )
             for dataset in self.datasets
             for arch in self.archs
+            for arm in self.arms or (None,)
             for seed in self.seeds
         ]
+
+    def _of_arm(self, arm: str | None, seed: int) -> dict:
+        """What an arm sets; a threshold in `base` is for those that read it."""
+        if arm is None:
+            return {}
+        fields = {"sampler": arm}
+        if arm not in THRESHOLDED:
+            fields["recall_threshold"] = _LATER["recall_threshold"]
+        if arm == "spaced_other_seed":
+            fields["pilot_seed"] = self.seeds[(self.seeds.index(seed) + 1) % len(self.seeds)]
+        return fields
 
     def replace(self, **changes) -> Study:
         """A copy with some fields changed; `base` fields are merged, not replaced."""
@@ -181,10 +256,13 @@ class Profile:
     study: Study
     draws: int  # bootstrap and permutation draws
     is_phantom: bool  # phantoms check the instrument and are never judged against the paper
+    sampling: Study | None = None  # arms x seeds of notebook 06, with fewer presentations
 
     def __post_init__(self):
         check_types(self)
         require(self, "draws", self.draws > 0, "> 0")
+        arms = self.sampling is None or self.sampling.arms[:1] == ("uniform",)
+        require(self, "sampling", arms, "a study whose first arm is 'uniform'")
 
 
 @dataclass(frozen=True)
@@ -261,6 +339,20 @@ _PHANTOM = Study(
     },
 )
 
+#: Arms of the phantom study, and all that need no planted truth. A schedule can only choose where
+#: an epoch does not show all: half of the samples, in twice as many epochs. People's schedulers aim
+#: at 90 % recall; at half, most samples of a short run would never come to be due.
+_SHOWN = {"presentations": 0.5, "recall_threshold": 0.9}
+_ARMS = ("uniform", "spaced", "spaced_shuffled", "loss_proportional", "leitner")
+ALL_ARMS = tuple(name for name in SAMPLERS if name != "oracle")
+_SAMPLING = Study(
+    base={**_PHANTOM.base, **_SHOWN, "n_train": 400, "epochs": 10, "warmup_epochs": 4},
+    datasets=("phantom_oct",),  # one, and the one with rare classes
+    archs=("phantom_resnet18",),
+    seeds=(0, 1, 2),
+    arms=_ARMS,
+)
+
 PROFILES = {
     "smoke": Profile(
         "smoke",
@@ -269,8 +361,13 @@ PROFILES = {
         ),
         draws=200,
         is_phantom=True,
+        sampling=_SAMPLING.replace(
+            base={"n_train": 72, "input_size": 32, "epochs": 4, "warmup_epochs": 5},
+            seeds=(0, 1),
+            arms=("uniform", "spaced"),
+        ),
     ),
-    "phantom": Profile("phantom", _PHANTOM, draws=1000, is_phantom=True),
+    "phantom": Profile("phantom", _PHANTOM, draws=1000, is_phantom=True, sampling=_SAMPLING),
     "real": Profile(
         "real",
         Study(
@@ -282,6 +379,14 @@ PROFILES = {
         ),
         draws=2000,
         is_phantom=False,
+        sampling=Study(
+            base={**_SHOWN, "epochs": 60},  # as many steps as the study's 30 epochs
+            datasets=("octdl", "cub"),
+            archs=("resnet18", "deit_small_patch16_224"),
+            seeds=(10, 11, 12, 13, 14),
+            overrides={"cub": {"warmup_epochs": 3}},
+            arms=ALL_ARMS,
+        ),
     ),
 }
 

@@ -15,7 +15,7 @@ from retention_lib.findings import drawn_by_lot, score_matrix
 from retention_lib.forgetting import forgetting_score
 from retention_lib.intervals import one_row, permutation_p, t_interval
 from retention_lib.nulls import redraws
-from retention_lib.run_correlations import run_pairs
+from retention_lib.run_moments import run_pairs
 from retention_lib.traces import Traces
 from retention_lib.verdicts import PAPER
 

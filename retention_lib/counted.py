@@ -37,6 +37,11 @@ def ties_of(score: np.ndarray) -> Ties:
     return Ties(block, int(block[order[-1]]) + 1)
 
 
+def class_starts(labels: np.ndarray) -> np.ndarray:
+    """Where each class begins among samples sorted by class, (class,)."""
+    return np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
+
+
 def _sizes(ties: Ties, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Size of every block and how many samples come before it, both (draw, block)."""
     size = np.stack([np.bincount(ties.block, row, ties.blocks) for row in counts])

@@ -9,7 +9,7 @@ import pandas as pd
 from retention_lib.agreement import CROSS, MISALIGNED, SAME
 from retention_lib.headlines import kind_of, not_run, over_seeds
 from retention_lib.intervals import one_row
-from retention_lib.transfer import ALL
+from retention_lib.link_tables import ALL
 from retention_lib.verdicts import record
 
 NAME = "early_loss"
@@ -24,7 +24,7 @@ EARLY_ROWS = {
     "spearman_of_known_association": "control: known correlation",
     "spearman_of_known_association_fitted": "control, constants fitted",
 }
-#: Rows of `early_study.conditions` that are recorded.
+#: Rows of `early_rivals.conditions` that are recorded.
 _CONDITIONS = {
     "given class": "spearman_within_class",
     "right at epoch 0 only": "spearman_given_first_correct",
@@ -61,10 +61,10 @@ def early_records(
     Parameters
     ----------
     main, held, controlled, known : DataFrame
-        Rows of `early_study.headline`, `conditions`, `placebos` and `known_association`, with
-        `dataset`.
+        Rows with `dataset` of `early_association.headline`, `early_rivals.conditions`,
+        `early_placebos.placebos` and `known_association`.
     moved, means : DataFrame
-        Rows of `transfer.transfer_table` and `transfer.transfer_means`.
+        Rows of `transfer.transfer_table` and `transfer.mean_transfer`.
     predicted : DataFrame
         Rows of `out_of_sample.prediction_table`.
     scales : dict

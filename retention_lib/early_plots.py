@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 
 from retention_lib import layout, plots, specification_plots
 from retention_lib.early_headlines import EARLY_ROWS
-from retention_lib.plots import looks
+from retention_lib.link_tables import ALL
 from retention_lib.specification_plots import legend_above, only_first_column
-from retention_lib.style import CHANCE
-from retention_lib.transfer import ALL
+from retention_lib.style import CHANCE, looks, short_arch
 
 #: Order of a convention's choices from top to bottom, and what they are called.
 _CHOICES = {
@@ -39,17 +38,13 @@ _KINDS = {
 _PREDICTORS = {"log loss": "early loss", "class": "class", "log loss and class": "both"}
 
 
-def _short(arch: str) -> str:
-    """`deit` of `phantom_deit`, `deit_small` of `deit_small_patch16_224`."""
-    return arch.removeprefix("phantom_").split("_patch")[0]
-
-
 def column(axes, records, parts, held, beside, moved, predicted, readings, dataset) -> None:
     """One data set's column of notebook 05's figure, eight axes from top to bottom.
 
-    `records` of `early_headlines.early_records`; the tables are those of `early_study.by_decile`,
-    `conditions`, `rivals`, `transfer.transfer_table`, `out_of_sample.prediction_table` and
-    `early_study.specification`, each of this data set.
+    `records` of `early_headlines.early_records`; the tables, each of this data set, are those of
+    `early_association.by_decile`, `early_rivals.conditions` and `rivals`,
+    `transfer.transfer_table`, `out_of_sample.prediction_table` and
+    `early_specification.specification`.
     """
     deciles(axes[0], parts)
     headline(axes[1], records, dataset)
@@ -67,11 +62,11 @@ def deciles(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        `early_study.by_decile` of one data set.
+        `early_association.by_decile` of one data set.
     """
     for arch, of in table.groupby("arch", sort=False):
         shade, line, marker = looks(arch)
-        label = f"{_short(arch)}, n = {of['n'].mean():,.0f} a tenth"
+        label = f"{short_arch(arch)}, n = {of['n'].mean():,.0f} a tenth"
         ax.plot(of["loss"], of["decay"], line, c=shade, marker=marker, ms=3, label=label)
         ax.fill_between(of["loss"], of["low"], of["high"], color=shade, alpha=0.18, lw=0)
     ax.axhline(50, color=CHANCE, ls=":", lw=0.8, label="no relation")
@@ -102,7 +97,7 @@ def by_arch(ax: Axes, table: pd.DataFrame, what: str, xlabel: str, null: float =
         y = np.arange(len(names))[::-1] + 0.24 * (len(archs) / 2 - 0.5 - i)
         shade, _, marker = looks(arch)
         ax.hlines(y, of["ci_low"], of["ci_high"], colors=shade, lw=1.5)
-        label = f"{_short(arch)}, n = {of['n'].max():,.0f}"
+        label = f"{short_arch(arch)}, n = {of['n'].max():,.0f}"
         ax.plot(of["estimate"], y, marker, c=shade, ms=3.5, ls="none", label=label)
     ax.axvline(null, color=CHANCE, lw=0.6, ls=":", zorder=0)
     ax.set_yticks(np.arange(len(names))[::-1], names, fontsize=6)
@@ -118,7 +113,7 @@ def rivals(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        `early_study.rivals` of one data set.
+        `early_rivals.rivals` of one data set.
     """
     by_arch(ax, table[table["quantity"] == "spearman"], "predictor", "predictor: Spearman")
     names = list(dict.fromkeys(table["predictor"]))

@@ -17,8 +17,8 @@ from retention_lib.decay_result import tied
 from retention_lib.findings import score_matrix
 from retention_lib.missing_agreement import missing_agreement, overlap_of_pairs
 from retention_lib.resampled import count_batches, units
-from retention_lib.run_correlations import seed_to_seed
 from retention_lib.scores import scores
+from retention_lib.seed_correlations import seed_to_seed
 from retention_lib.ties import top_count
 from retention_lib.traces import Traces
 
@@ -97,7 +97,7 @@ def rank_correlations(
     Returns
     -------
     DataFrame
-        `score`, then the rows of `run_correlations.seed_to_seed`, and `ceiling` of a pair of
+        `score`, then the rows of `seed_correlations.seed_to_seed`, and `ceiling` of a pair of
         architectures: the geometric mean of their values between seeds. NaN where a run is
         constant, where there is one seed, and where two seeds disagree.
     """

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from retention_lib.checks import check_level
 from retention_lib.hazard_likelihood import Cells, link_of, maximise
-from retention_lib.intervals import check_level, one_row, resamples
+from retention_lib.intervals import one_row, resamples
 from retention_lib.risk import BLOCK, EVENTS, Risk, as_runs, group_codes, one_of, steps_at_risk
 
 LINKS = ("cloglog", "logit")

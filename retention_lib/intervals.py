@@ -62,12 +62,6 @@ def resamples(
     >>> set(rows.tolist()) <= {0, 1, 2}
     True
     """
-    groups, strata = np.asarray(groups), np.asarray(strata)
-    if groups.ndim != 1 or groups.shape != strata.shape or len(groups) == 0:
-        raise ValueError(
-            f"groups and strata must be equally long and not empty, "
-            f"got shapes {groups.shape} and {strata.shape}"
-        )
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws!r}")
     group, home = homes(groups, strata)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from retention_lib.intervals import check_level, one_row
+from retention_lib.checks import check_level
+from retention_lib.intervals import one_row
 from retention_lib.resampled import homes
 from retention_lib.ties import paired
 

@@ -1,4 +1,4 @@
-"""Figures of the notebooks: one column of axes per data set, filled by the functions of `plots`."""
+"""Figures of the notebooks: one column of axes per data set, and what fills several of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from retention_lib import plots
+from retention_lib import pictures, plots
 from retention_lib.data.imageset import ImageSet
+from retention_lib.style import PAGE, looks, new_figure, shared_title, short_class
 
 
-def columns(found: dict, rows: int, heights: list[float], width: float = plots.PAGE):
+def columns(found: dict, rows: int, heights: list[float], width: float = PAGE):
     """A figure with one column per data set, titled with its name.
 
     Parameters
@@ -28,7 +29,7 @@ def columns(found: dict, rows: int, heights: list[float], width: float = plots.P
     figure, list of (name, value, axes of the column from top to bottom)
     """
     ratios = {"height_ratios": heights}
-    figure, axes = plots.new_figure(rows, max(1, len(found)), width, sum(heights), **ratios)
+    figure, axes = new_figure(rows, max(1, len(found)), width, sum(heights), **ratios)
     for ax, name in zip(axes[0], found, strict=False):
         ax.set_title(name, loc="left", fontweight="bold")
     if not found:
@@ -80,12 +81,13 @@ def contact_sheet(
     rows = examples(images, per_class, classes, rng)
     noisy, label = _planted_noise(images)[rows], images.samples["label"].to_numpy()[rows]
     true = images.samples.get("planted_true_label", images.samples["label"]).to_numpy()[rows]
-    names = [_short(name) for name in images.classes]
+    names = [short_class(name) for name in images.classes]
     titles = [
         f"{names[a]} < {names[b]}" if wrong else names[a]
         for a, b, wrong in zip(label, true, noisy, strict=True)
     ]
-    return plots.contact_sheet(ax, np.array(images.images[rows]), titles, columns, noisy, limit=24)
+    shown = np.array(images.images[rows])
+    return pictures.contact_sheet(ax, shown, titles, columns, noisy, limit=24)
 
 
 def contact_strip(
@@ -101,9 +103,9 @@ def contact_strip(
     label = images.samples["label"].to_numpy()[rows]
     rank = pd.Series(label).groupby(label).cumcount().to_numpy()
     rows, label = (values[np.argsort(rank, kind="stable")] for values in (rows, label))
-    titles = [_short(images.classes[c]).split()[-1] for c in label]
+    titles = [short_class(images.classes[c]).split()[-1] for c in label]
     width, noisy = len(np.unique(label)), _planted_noise(images)[rows]
-    return plots.contact_sheet(ax, np.array(images.images[rows]), titles, width, noisy, limit=9)
+    return pictures.contact_sheet(ax, np.array(images.images[rows]), titles, width, noisy, limit=9)
 
 
 def contact_figure(
@@ -111,19 +113,14 @@ def contact_figure(
 ):
     """A contact sheet of up to `classes` classes as a figure of its own, eight pictures a row."""
     count = per_class * min(classes, len(images.classes))
-    figure, axes = plots.new_figure(width=plots.PAGE, height=0.35 + 1.05 * -(-count // 8))
+    figure, axes = new_figure(width=PAGE, height=0.35 + 1.05 * -(-count // 8))
     contact_sheet(axes[0, 0], images, per_class, classes, rng)
-    return plots.shared_title(figure, f"{name}: observed label (orange: label < what was drawn)")
+    return shared_title(figure, f"{name}: observed label (orange: label < what was drawn)")
 
 
 def _planted_noise(images: ImageSet) -> np.ndarray:
     planted = images.samples.get("planted_noisy", pd.Series(False, images.samples.index))
     return planted.to_numpy(bool)
-
-
-def _short(name: str) -> str:
-    """`023.Brandt_Cormorant` as `Brandt Cormorant`."""
-    return name.lstrip("0123456789.").replace("_", " ")
 
 
 def fitted_curves(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -135,7 +132,7 @@ def fitted_curves(ax: Axes, table: pd.DataFrame) -> Axes:
         Rows of `structure.retention_curves` with one origin.
     """
     for arch, of in table.groupby("arch", sort=False):
-        shade, line, marker = plots.looks(arch)
+        shade, line, marker = looks(arch)
         ax.plot(of["t"], of["retention"], line, c=shade, marker=marker, ms=3, label=arch)
         ax.fill_between(of["t"], of["low"], of["high"], color=shade, alpha=0.18, lw=0)
         ax.plot(of["t"], of["fitted"], ":", c=shade, lw=1.1)

@@ -32,9 +32,11 @@ import pandas as pd
 
 from retention_lib.agreement import CROSS, SAME
 from retention_lib.attainable import measured, quantities, same_difficulty, summarise
+from retention_lib.checks import check_level
 from retention_lib.config import TOP_SHARE
-from retention_lib.intervals import check_level, one_row, t_interval
+from retention_lib.intervals import one_row, t_interval
 from retention_lib.resampled import count_batches, percentile_interval
+from retention_lib.specification import spread
 
 #: How often 95 % intervals (300 draws, top 10 %) held the truth of the population in 2,000
 #: simulated studies of two architectures with two seeds and `n` samples: of the missing share
@@ -187,18 +189,12 @@ def agreement_of_conventions(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(by, keys, strict=True)) | {"conventions": len(of)}
         row["above_chance"] = (of["ci_low"] > 0).mean()
         row["below_chance"] = (of["ci_high"] < 0).mean()
-        row |= _spread(of["excess"], of["primary"]) | {"with_value": len(known)}
+        row |= spread(of["excess"], of["primary"]) | {"with_value": len(known)}
         row["some_missing"] = (known["missing_low"] > 0).mean()
         row["none_missing"] = (known["missing_low"] <= 0).mean()
-        spread = _spread(known["missing"], known["primary"])
-        rows.append(row | {f"missing_{name}": value for name, value in spread.items()})
+        values = spread(known["missing"], known["primary"])
+        rows.append(row | {f"missing_{name}": value for name, value in values.items()})
     return pd.DataFrame(rows)
-
-
-def _spread(values: pd.Series, primary: pd.Series) -> dict[str, float]:
-    """Smallest, median and largest value, and the primary convention's; NaN where there is none."""
-    ends = {"smallest": values.min(), "median": values.median(), "largest": values.max()}
-    return ends | {"primary": values[primary.astype(bool)].mean()}
 
 
 def _over_seeds(whole, arch, seed, a: str, b: str, found: dict, level: float) -> dict:

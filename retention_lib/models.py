@@ -7,6 +7,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from retention_lib import paths
@@ -84,6 +85,7 @@ def build_model(
     source = weights_source(arch, weights)
     overlay = dict(PHANTOM_CFG) if arch in PHANTOM_ARCHS else {}
     if isinstance(source, Path):
+        _require_safetensors(source)
         # A class count that no data set has makes timm drop the file's head, whatever its size.
         overlay |= {"file": str(source), "num_classes": -1, "custom_load": False}
     kwargs |= {"num_classes": num_classes, "pretrained_cfg_overlay": overlay or None}
@@ -100,6 +102,17 @@ def build_model(
     if isinstance(source, Path):
         _require_loaded(model, _create(name, seed, pretrained=False, **kwargs), source)
     return model.eval()
+
+
+def _require_safetensors(source: Path) -> None:
+    """Raise a ValueError that names the file unless its header fits its bytes."""
+    try:
+        with safe_open(source, framework="pt"):
+            return
+    except SafetensorError as error:
+        raise ValueError(
+            f"{source} is not a whole safetensors file ({error}): download or convert it again"
+        ) from error
 
 
 def _create(name: str, seed: int, **kwargs) -> nn.Module:

@@ -31,12 +31,9 @@ Strona et al. (2014), Nature Communications 5, 4114 (curveball). Carstens (2015)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
-
-from retention_lib.intervals import check_level, one_row, permutation_p
 
 #: Sweeps from the observed matrix to the hub, and again from there to each redraw. Per sweep the
 #: number of events and the variance of the samples' mean epochs come nearer to the null's mean by a
@@ -45,7 +42,7 @@ from retention_lib.intervals import check_level, one_row, permutation_p
 SWEEPS = 10
 
 #: Entries redrawn at once. Larger batches leave the cache, smaller ones pay for numpy's calls.
-_BATCH = 100_000
+BATCH = 100_000
 
 
 def redraws(
@@ -87,14 +84,14 @@ def redraws(
     >>> batch.shape, bool((batch.sum(1) == x.sum(0)).all()), bool((batch.sum(2) == x.sum(1)).all())
     ((5, 2, 3), True, True)
     """
-    correct = _as_bool(correct, dims=(2,))
+    correct = as_bool(correct, dims=(2,))
     for name, value in (("draws", draws), ("sweeps", sweeps), ("chains", chains)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value!r}")
     free = correct.any(0) & ~correct.all(0)
     hub = np.ascontiguousarray(correct[:, free])[None]
     if chains is None:
-        chains = max(1, _BATCH // max(1, hub.size))
+        chains = max(1, BATCH // max(1, hub.size))
     for _ in range(sweeps):
         _sweep(hub, rng)
     for start in range(0, draws, chains):
@@ -104,20 +101,6 @@ def redraws(
         out = np.repeat(correct[None], len(states), axis=0)
         out[:, :, free] = states
         yield out
-
-
-def curveball(
-    correct: np.ndarray, rng: np.random.Generator, draws: int, sweeps: int = SWEEPS
-) -> Iterator[np.ndarray]:
-    """`redraws` one by one: bool (epoch, sample) with the row and column sums of `correct`.
-
-    Examples
-    --------
-    >>> next(curveball(np.eye(3, dtype=bool), np.random.default_rng(0), 1)).sum(0).tolist()
-    [1, 1, 1]
-    """
-    for batch in redraws(correct, rng, draws, sweeps):
-        yield from batch
 
 
 def _sweep(states: np.ndarray, rng: np.random.Generator) -> None:
@@ -166,81 +149,6 @@ def _choose(size: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> n
     return chosen
 
 
-def margin_test(
-    statistic: Callable[[np.ndarray], np.ndarray | dict[str, np.ndarray]],
-    correct: np.ndarray,
-    rng: np.random.Generator,
-    draws: int = 1999,
-    alternative: str = "two-sided",
-    sweeps: int = SWEEPS,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Does a statistic exceed what epoch accuracies and sample totals imply? Exact, conditional.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes correctness with a leading axis of draws, (draw, epoch, sample) or (draw, run, epoch,
-        sample), and returns (draw,), or a dict of such arrays that share the redraws.
-    correct : bool or 0/1 integers, (epoch, sample) or (run, epoch, sample)
-        Several runs are redrawn independently, each within its own margins.
-    rng : Generator
-    draws, sweeps : int
-        As in `redraws`.
-    alternative : {"greater", "less", "two-sided"}
-    level : float
-        Of the null's quantiles.
-
-    Returns
-    -------
-    DataFrame
-        One row, or one per key with the column `quantity`. `estimate` is the observed statistic,
-        without an interval (NaN); `p` by (b + 1) / (draws + 1), b redraws being as extreme; extras
-        `null_mean`, `null_sd`, `null_low`, `null_high`, `draws`, `sweeps` and `free`, the samples
-        that are neither always nor never correct in some run: the others cannot vary. A statistic
-        that is NaN in any redraw has p and null NaN.
-
-    Raises
-    ------
-    ValueError
-        As `redraws`, and if the statistic does not return one number per draw.
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).random((8, 30)) < np.linspace(0.9, 0.3, 8)[:, None]
-    >>> row = margin_test(lambda c: (c[:, :-1] & ~c[:, 1:]).sum((1, 2)), x,
-    ...                   np.random.default_rng(1), draws=99)
-    >>> bool(row.p[0] > 0.05)
-    True
-    """
-    check_level(level)
-    correct = _as_bool(correct, dims=(2, 3))
-    observed, many = _evaluate(statistic, correct[None])
-    runs = correct[None] if correct.ndim == 2 else correct
-    chains = max(1, _BATCH // max(1, correct.size))
-    walks = [redraws(run, rng, draws, sweeps, chains) for run in runs]
-    values: dict[str, list] = {key: [] for key in observed}
-    for batch in zip(*walks, strict=True):
-        together = batch[0] if correct.ndim == 2 else np.stack(batch, axis=1)
-        for key, value in _evaluate(statistic, together)[0].items():
-            values[key].append(value)
-    free = int((runs.any(1) & ~runs.all(1)).any(0).sum())
-    method = f"redraws within epoch and sample totals, {draws} draws, {alternative}"
-    rows = []
-    for key, parts in values.items():
-        null, found = np.concatenate(parts), float(observed[key][0])
-        low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
-        extras = {"null_mean": null.mean(), "null_sd": null.std(ddof=1) if draws > 1 else np.nan}
-        extras |= {"null_low": low, "null_high": high}
-        extras |= {"draws": draws, "sweeps": sweeps, "free": free}
-        p = permutation_p(found, null, alternative)
-        row = one_row(found, np.nan, np.nan, correct.shape[-1], p, method, **extras)
-        if many:
-            row.insert(0, "quantity", key)
-        rows.append(row)
-    return pd.concat(rows, ignore_index=True)
-
-
 def shuffle_epochs(correct: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Time-shuffled control: every trace's epochs permuted, independently of the other traces.
 
@@ -257,21 +165,8 @@ def shuffle_epochs(correct: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.permuted(correct, axis=-2)
 
 
-def _evaluate(statistic: Callable, states: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
-    """The statistic as a dict of float arrays (draw,), and whether it came as a dict."""
-    value = statistic(states)
-    many = isinstance(value, dict)
-    out = {k: np.asarray(v, float) for k, v in (value if many else {"": value}).items()}
-    for array in out.values():
-        if array.shape != (len(states),):
-            raise ValueError(
-                f"statistic must return one number per draw, shape ({len(states)},), "
-                f"for an array of shape {states.shape}; got shape {array.shape}"
-            )
-    return out, many
-
-
-def _as_bool(correct: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+def as_bool(correct: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+    """Correctness as bool, of as many dimensions as `dims` allows, or a ValueError."""
     correct = np.asarray(correct)
     if correct.ndim not in dims or correct.size == 0:
         axes = " or ".join({2: "(epoch, sample)", 3: "(run, epoch, sample)"}[d] for d in dims)

@@ -161,7 +161,7 @@ def over_seeds(rows: pd.DataFrame, by: tuple[str, ...] = ("arch", "predictor")) 
     Parameters
     ----------
     rows : DataFrame
-        With `estimate` and `n` per run, as above, or of `early_loss.correlations`.
+        With `estimate` and `n` per run, as above, or of `link_tables.correlations`.
 
     Returns
     -------

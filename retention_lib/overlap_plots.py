@@ -6,17 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
-from retention_lib import layout, plots, specification_plots
+from retention_lib import layout, pictures, specification_plots
 from retention_lib.agreement import CROSS, SAME
-from retention_lib.data.imageset import ImageSet
 from retention_lib.findings_overlap import CORRELATED
 from retention_lib.headlines import kind_of
 from retention_lib.overlap_headlines import OVERLAP_ROWS
-from retention_lib.plots import looks
 from retention_lib.specification_plots import legend_above, only_first_column
-from retention_lib.style import CEILING, CHANCE, TRUTH
+from retention_lib.style import CEILING, CHANCE, looks, short_arch
 
 #: Order of a convention's choices from top to bottom, and what they are called.
 _CHOICES = {
@@ -40,18 +37,7 @@ _CHOICES = {
 }
 
 
-def short(arch: str) -> str:
-    """`deit` of `phantom_deit` or `deit_small_patch16_224`: two columns leave little room.
-
-    Examples
-    --------
-    >>> short("deit_small_patch16_224"), short("phantom_resnet18")
-    ('deit_small', 'resnet18')
-    """
-    return arch.removeprefix("phantom_").split("_patch")[0]
-
-
-def column(axes, name, n, records, pictures, curves, pairs, missing, ranks, gallery, table) -> None:
+def column(axes, name, n, records, images, curves, pairs, missing, ranks, gallery, table) -> None:
     """One data set's column of notebook 01's figure, six axes from top to bottom.
 
     Parameters
@@ -61,7 +47,7 @@ def column(axes, name, n, records, pictures, curves, pairs, missing, ranks, gall
     n : int
         Its samples.
     records : list of dict
-    pictures : ImageSet or None
+    images : ImageSet or None
     curves, pairs, missing, ranks, gallery, table : DataFrame
         Rows of this data set, of `findings.overlap_curves`, `findings_overlap.pair_table`,
         `missing_share`, `rank_correlations`, `one_sided.gallery` and
@@ -69,12 +55,56 @@ def column(axes, name, n, records, pictures, curves, pairs, missing, ranks, gall
     """
     of = curves.groupby("kind")
     same = dict(iter(of.get_group(SAME).groupby("arch_a"))) if SAME in of.groups else {}
-    plots.overlap_curve(axes[0], of.get_group(CROSS), ceiling=same, n=n)
+    overlap_curve(axes[0], of.get_group(CROSS), ceiling=same, n=n)
     levels(axes[1], records, name, pairs, missing.iloc[0])
     correlations(axes[2], ranks)
-    gallery_strip(axes[3], pictures, gallery)
+    pictures.gallery_strip(axes[3], images, gallery)
     conventions(axes[4], table)
     specification_plots.choices(axes[5], table, _CHOICES, column="excess")
+
+
+def overlap_curve(
+    ax: Axes, curve: pd.DataFrame, chance: pd.DataFrame | None = None, ceiling=None, n=None
+) -> Axes:
+    """Overlap against the share called most forgotten, between its chance level and its ceiling.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        `share`, `jaccard`, and `low`, `high` for a band (interval, or range over pairs).
+    chance : DataFrame, optional
+        `share`, `chance`; default the column `chance` of `curve`.
+    ceiling : DataFrame or dict of DataFrame, optional
+        Same-architecture curves like `curve`, by architecture.
+    n : int, optional
+        Samples, for the legend.
+    """
+    count = f", n = {n:,}" if n else ""
+    _band(ax, curve, CEILING, "-", "o", f"between architectures{count}")
+    ceilings = ceiling if isinstance(ceiling, dict) else {"": ceiling}
+    for arch, other in ceilings.items():
+        if other is not None:
+            shade, line, _ = looks(arch) if arch else (CHANCE, "--", "")
+            _band(
+                ax, other, shade, line, "", f"{arch or 'same architecture'}, other seed (ceiling)"
+            )
+    level = curve if chance is None else chance
+    ax.plot(100 * level["share"], level["chance"], ":", c=CHANCE, label="chance")
+    ax.axvline(10, color=CHANCE, lw=0.5, zorder=0)
+    ax.set(xlabel="most forgotten share [%]", ylabel="expected Jaccard index")
+    top = max(line.get_ydata().max() for line in ax.lines if line.get_label()[0] != "_")
+    ax.set_ylim(0, min(1.0, max(0.4, 1.6 * top)))  # room for the legend
+    ax.set_xlim(0, 100 * curve["share"].max())
+    ax.legend(loc="upper left")
+    return ax
+
+
+def _band(ax, curve, shade, line, marker, label):
+    x = 100 * curve["share"]
+    every = max(1, len(x) // 10)
+    ax.plot(x, curve["jaccard"], line, c=shade, marker=marker, ms=3, markevery=every, label=label)
+    if {"low", "high"} <= set(curve):
+        ax.fill_between(x, curve["low"], curve["high"], color=shade, alpha=0.18, lw=0)
 
 
 def levels(
@@ -137,7 +167,7 @@ def correlations(ax: Axes, table: pd.DataFrame) -> Axes:
             if kind == CROSS:
                 look = {"c": CHANCE, "ms": 3, "mew": 0.7, "ls": "none"}
                 ax.plot(of["control"], y, "x", **look)
-    names = ["architectures" if k == CROSS else f"{short(a)} seeds" for k, a in keys]
+    names = ["architectures" if k == CROSS else f"{short_arch(a)} seeds" for k, a in keys]
     marks = [
         Line2D([], [], ls="none", marker=marker, c=shade, ms=3.5)
         for shade, _, marker in ((CEILING, "", "D") if k == CROSS else looks(a) for k, a in keys)
@@ -160,51 +190,6 @@ def _legend(ax: Axes, marks: list, names: list[str]) -> None:
         mark.set_label(name)
         ax.add_line(mark)
     legend_above(ax)
-
-
-def gallery_strip(ax: Axes, images: ImageSet | None, table: pd.DataFrame, count: int = 5) -> Axes:
-    """Samples that one architecture forgets and the other keeps, a row of pictures for each.
-
-    Below each: class, events per run of the one and of the other, and how its id begins. Orange
-    frames mark planted label noise.
-
-    Parameters
-    ----------
-    images : ImageSet or None
-        None: the axes say that there are no images here.
-    table : DataFrame
-        `one_sided.gallery` of one data set.
-    count : int
-        Pictures per row.
-    """
-    ax.axis("off")
-    if images is None or table.empty:
-        text = "published traces only: no images here" if len(table) else "no such samples"
-        ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-        return ax
-    where = pd.Series(np.arange(len(images.samples)), images.samples["sample_id"])
-    rows = list(table.groupby(["forgets", "keeps"], sort=False))
-    width, height = 1.0, 1.62  # of a cell, in pictures
-    for i, ((forgets, keeps), of) in enumerate(rows):
-        top = i * (height + 0.22)
-        ax.text(0, top - 0.06, f"{short(forgets)} forgets, {short(keeps)} keeps",
-                fontsize=6.5, c=looks(forgets)[0], va="bottom")  # fmt: skip
-        for j, (_, one) in enumerate(of.head(count).iterrows()):
-            left = j * (width + 0.12)
-            image = np.array(images.images[where[one["sample_id"]]])
-            extent = (left, left + 1, top + 1, top)
-            ax.imshow(image, extent=extent, interpolation="nearest")
-            if one["noisy"]:
-                frame = Rectangle((left, top), 1, 1, fill=False, ec=TRUTH, lw=1.5, clip_on=False)
-                ax.add_patch(frame)
-            kind = one["class"].lstrip("0123456789.").replace("_", " ").split()[-1]
-            text = f"{kind[:11]}\n{one['events']:.1f} | {one['events_keeps']:.1f}\n"
-            ax.text(left + 0.5, top + 1.04, text + one["sample_id"][:6], fontsize=4.8,
-                    ha="center", va="top", linespacing=1.0)  # fmt: skip
-    ax.set(xlim=(0, count * (width + 0.12) - 0.12))
-    ax.set_ylim(len(rows) * (height + 0.22) - 0.2, -0.25)
-    ax.set_aspect("equal")
-    return ax
 
 
 def conventions(ax: Axes, table: pd.DataFrame) -> Axes:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from retention_lib.config import LITERAL
 from retention_lib.decay import fit_decay
+from retention_lib.held_out import of_same_runs
 from retention_lib.intervals import permutation_p
 from retention_lib.nulls import redraws, shuffle_epochs
 from retention_lib.traces import Traces
@@ -79,13 +80,7 @@ def placebo_table(
         `draws`.
     """
     correct, arch = traces.correct(LITERAL.view), traces.runs["arch"].to_numpy()
-    held_out = held_out[traces.runs["dataset"].iloc[0]]
-    if traces.runs["key"].tolist() != held_out.runs["key"].tolist():
-        raise ValueError(
-            "training and held-out traces must be of the same runs in the same order, got "
-            f"{traces.runs['key'].tolist()} and {held_out.runs['key'].tolist()}"
-        )
-    outside = held_out.correct(LITERAL.view)
+    outside = of_same_runs(traces, held_out).correct(LITERAL.view)
     values = {
         "r2": [[mean_r2(c, model)] for c in correct],
         "held_out": [[mean_r2(c, model)] for c in outside],

@@ -36,6 +36,7 @@ from retention_lib.lessons import (
     patch_loss,
     source_accuracy,
 )
+from retention_lib.lock import is_whole_zip
 from retention_lib.models import PHANTOM_ARCHS, PHANTOM_SIZE, build_model
 from retention_lib.probe import linear_probe  # noqa: F401 (pretrain.linear_probe is where users look for it)
 
@@ -191,7 +192,9 @@ class Student:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True)
+        if not is_whole_zip(path):  # torch itself does not look
+            raise ValueError(f"{path} is damaged; delete it to start this pretraining again")
+        saved = torch.load(path, weights_only=True)  # tensors and plain values, never code
         self.modules.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
         for name, value in saved["state"].items():

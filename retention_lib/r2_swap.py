@@ -1,4 +1,4 @@
-"""Is mean R^2 the same under two architectures? Their labels are swapped on the samples they share."""
+"""Is mean R^2 the same under two architectures? Labels are swapped on the samples they share."""
 
 from __future__ import annotations
 

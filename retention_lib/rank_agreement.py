@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from retention_lib.checks import check_level
 from retention_lib.counted import midranks, ties_of
-from retention_lib.intervals import check_level, one_row
+from retention_lib.intervals import one_row
 from retention_lib.resampled import count_batches, percentile_interval
 from retention_lib.threads import each
 from retention_lib.ties import paired
@@ -120,6 +121,17 @@ def _rank_correlations(ties: list, counts: np.ndarray) -> np.ndarray:
     spread = np.sqrt(np.maximum(np.diagonal(moments, axis1=1, axis2=2), 0))
     spread = np.where(spread > 1e-9 * total[:, 0], spread, np.nan)
     return moments / (spread[:, :, None] * spread[:, None, :])
+
+
+def standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Midranks with mean 0 and sum of squares 1, (run, sample); NaN for a constant run.
+
+    The product of two such rows, summed over samples, is their Spearman correlation.
+    """
+    ranks = stats.rankdata(values, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    norm = np.sqrt((ranks**2).sum(1, keepdims=True))
+    return ranks / np.where(norm > 0, norm, np.nan)
 
 
 def auc(score: np.ndarray, truth: np.ndarray, level: float = 0.95) -> pd.DataFrame:

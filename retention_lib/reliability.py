@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from retention_lib.intervals import check_level, one_row
+from retention_lib.checks import check_level
+from retention_lib.intervals import one_row
 from retention_lib.run_moments import SCALES, Moments, check_scores, moments, percentile_row
 from retention_lib.simulated_study import misalign
 

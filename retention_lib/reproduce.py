@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from retention_lib import paths, report
+from retention_lib import paths, report, results_table
 from retention_lib.checks import check_names
 from retention_lib.config import profile as find_profile
 
@@ -151,8 +151,8 @@ def run_notebooks(
         f"{len(chosen)} notebooks in {time.monotonic() - begin:.0f} s: executed copies in {out_dir}"
     )
     readme = paths.home() / "README.md"  # a home elsewhere has none, and the clone's is left alone
-    if readme.is_file() and report.START in readme.read_text():
-        report.update_readme(readme)
+    if readme.is_file() and results_table.START in readme.read_text():
+        results_table.update_readme(readme)
         log("README.md: table rendered from the result files")
     return {notebook.stem: seconds[notebook.stem] for notebook in chosen}
 

@@ -85,12 +85,6 @@ def count_batches(
     >>> batch.shape, np.unique(batch).tolist()  # one of two groups, counting twice
     ((4, 3), [0.0, 2.0])
     """
-    groups, strata = np.asarray(groups), np.asarray(strata)
-    if groups.ndim != 1 or groups.shape != strata.shape or len(groups) == 0:
-        raise ValueError(
-            f"groups and strata must be equally long and not empty, "
-            f"got shapes {groups.shape} and {strata.shape}"
-        )
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws!r}")
     group, home = homes(groups, strata)
@@ -115,7 +109,18 @@ def homes(groups: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Number of each sample's group (sample,), and of the stratum each group counts with (group,).
 
     The stratum is the group's most frequent one, the smaller at a tie.
+
+    Raises
+    ------
+    ValueError
+        Unless both are vectors of one length, not empty.
     """
+    groups, strata = np.asarray(groups), np.asarray(strata)
+    if groups.ndim != 1 or groups.shape != strata.shape or len(groups) == 0:
+        raise ValueError(
+            f"groups and strata must be equally long and not empty, "
+            f"got shapes {groups.shape} and {strata.shape}"
+        )
     _, group = np.unique(groups, return_inverse=True)
     _, stratum = np.unique(strata, return_inverse=True)
     # A table of all groups by all strata would not fit at a million groups: only what occurs.

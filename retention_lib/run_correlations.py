@@ -10,41 +10,12 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from retention_lib.agreement import CROSS, SAME
-from retention_lib.counted import ties_of
-from retention_lib.intervals import check_level
+from retention_lib.counted import class_starts, ties_of
 from retention_lib.kendall import both_below
-from retention_lib.run_moments import (
-    SCALES,
-    Moments,
-    centred_ranks,
-    check_scores,
-    leave_one_seed_out,
-    moments,
-    observed_and_redrawn,
-    percentile_row,
-    run_pairs,
-)
-from retention_lib.simulated_study import misalign
+from retention_lib.run_moments import centred_ranks, check_scores, observed_and_redrawn
 from retention_lib.threads import each
-
-__all__ = [
-    "MEASURES",
-    "SCALES",
-    "Moments",
-    "check_scores",
-    "correlation_matrices",
-    "leave_one_seed_out",
-    "moments",
-    "observed_and_redrawn",
-    "percentile_row",
-    "recentred",
-    "run_pairs",
-    "seed_to_seed",
-]
 
 #: Pearson on scores; Spearman; Kendall's tau-b; Pearson of midranks less their class's mean;
 #: Pearson of the classes' mean midranks, every class counting once.
@@ -86,7 +57,7 @@ def correlation_matrices(
         raise ValueError(f"measures must be among {MEASURES}, got {unknown}")
     by_class = np.argsort(labels, kind="stable")
     scores, groups, labels = scores[:, by_class], np.asarray(groups)[by_class], np.sort(labels)
-    first = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
+    first = class_starts(labels)
     ties = [ties_of(score) for score in scores]
     x = scores - scores.mean(1, keepdims=True)
     projections = _kendall_parts(scores) if "kendall" in measures else None
@@ -156,74 +127,6 @@ def _tau(parts: tuple[np.ndarray, np.ndarray], counts: np.ndarray, runs: int) ->
     out[:, second, first] = out[:, first, second]
     out[:, range(runs), range(runs)] = np.where(untied > 0, 1.0, np.nan)
     return out
-
-
-def seed_to_seed(
-    scores: np.ndarray,
-    runs: pd.DataFrame,
-    groups: np.ndarray,
-    labels: np.ndarray,
-    rng: np.random.Generator,
-    measures: Sequence[str] = MEASURES,
-    draws: int = 2000,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """Mean correlation over pairs of runs, within every architecture and between every two.
-
-    Parameters
-    ----------
-    scores : array, (run, sample)
-    runs : DataFrame
-        One row per run, with `arch` and `seed`.
-    groups, labels : array, (sample,)
-    rng : Generator
-    measures : sequence
-        Some of `MEASURES`.
-    draws : int
-    level : float
-
-    Returns
-    -------
-    DataFrame
-        One row per measure and pair of architectures (an architecture with itself if it has two
-        seeds): `measure`, `kind`, `arch_a`, `arch_b`, and the columns of a one-row result. The
-        interval redraws groups within class and holds the networks fixed; `seed_low, seed_high`
-        leaves out one of `seeds` seeds at a time (`leave_one_seed_out`). Extras `pairs`, `classes`,
-        `draws`, `failed` and `control`, the estimate after each run's samples were permuted by
-        position: near 0, and what an indexing error would look like.
-
-    Notes
-    -----
-    Class means of two runs are of the same images: `between_class` says how much of what this data
-    set's classes differ by is stable, not how other images of these classes would do. Its resamples
-    add the noise of redrawn images once more, which is taken off their mean (`recentred`).
-    """
-    check_level(level)
-    scores = check_scores(scores, labels)
-    sets = run_pairs(runs, len(scores))
-    found = correlation_matrices(scores, groups, labels, rng, draws, measures)
-    wrong = correlation_matrices(misalign(scores, rng), groups, labels, rng, 0, measures)
-    rows, classes = [], len(np.unique(labels))
-    for measure, matrix in found.items():
-        matrix = recentred(matrix) if measure == "between_class" else matrix
-        for (a, b), pairs in sets.items():
-            first, second = pairs.T
-            mean = matrix[:, first, second].mean(1)
-
-            def of_pairs(kept, matrix=matrix[0], pairs=pairs):
-                left = pairs[kept[pairs].all(1)]
-                return matrix[tuple(left.T)].mean() if len(left) else np.nan
-
-            seeds = leave_one_seed_out(of_pairs, runs, pairs, level)
-            extras = {"measure": measure, "kind": SAME if a == b else CROSS}
-            extras |= {"arch_a": a, "arch_b": b, "pairs": len(pairs)}
-            extras |= {"seed_low": seeds["ci_low"].iloc[0], "seed_high": seeds["ci_high"].iloc[0]}
-            extras |= {"seeds": int(seeds["n"].iloc[0]), "classes": classes}
-            extras |= {"control": wrong[measure][0, first, second].mean()}
-            rows.append(percentile_row(mean, scores.shape[1], measure, level, **extras))
-    out = pd.concat(rows, ignore_index=True)
-    front = ["measure", "kind", "arch_a", "arch_b"]
-    return out[front + [name for name in out if name not in front]]
 
 
 def recentred(matrix: np.ndarray) -> np.ndarray:

@@ -4,14 +4,16 @@
           metrics.jsonl  checkpoint.pt  done.json
 
 Every file is written under a temporary name, flushed to the disk and renamed, so that a run killed
-at any moment leaves whole files only.
+at any moment leaves whole files only. The checksums of what was written lie in the checkpoint, then
+in `done.json`: a file that changed afterwards is never taken for a trace.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import pandas as pd
@@ -20,11 +22,13 @@ import pyarrow.parquet as pq
 import torch
 
 from retention_lib.config import SCHEMA_VERSION, RunConfig
+from retention_lib.lock import digest, flush_folder, is_whole_zip, whole_file
 
 #: What is recorded of a view: (epoch, sample) arrays of these three.
 QUANTITIES = ("predicted", "loss", "margin")
 VIEWS = ("clean", "online")
 HALF_MAX = float(np.finfo(np.float16).max)
+REPAIR = "Put back a copy of it, or move the run's folder away and capture the run again."
 
 
 class RunDir:
@@ -34,10 +38,16 @@ class RunDir:
     ----------
     folder : Path
         `<runs>/<key>`; need not exist before `create`.
+
+    Attributes
+    ----------
+    checksums : dict of str to str
+        Of the files written so far, by their path below the folder.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
+        self.checksums: dict[str, str] = {}
 
     def __repr__(self):
         return f"RunDir({self.folder.name}: {self.progress()})"
@@ -50,12 +60,17 @@ class RunDir:
     @property
     def header(self) -> dict:
         """`config.json`: config, identity, classes, schema version, fast-path choices."""
-        return json.loads((self.folder / "config.json").read_text())
+        return self._json("config.json")
+
+    @property
+    def done(self) -> dict:
+        """`done.json`: how the run was made, and the checksums of its files."""
+        return self._json("done.json")
 
     @property
     def samples(self) -> pd.DataFrame:
         """Every sample, training and held-out, in the order of the trace files' rows."""
-        return pd.read_parquet(self.folder / "samples.parquet")
+        return self.table("samples.parquet").to_pandas()
 
     @property
     def is_done(self) -> bool:
@@ -65,8 +80,11 @@ class RunDir:
     @property
     def metrics(self) -> pd.DataFrame:
         """One row per epoch: loss and accuracies of both splits, seconds."""
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+        rows, broken = self._metric_rows()
+        if broken:
+            path = self.folder / "metrics.jsonl"
+            raise ValueError(f"{path} is damaged in line {broken[0]}. {REPAIR}")
+        return pd.DataFrame(rows)
 
     def progress(self) -> str:
         """`done`, `epoch t`, or `not started`."""
@@ -89,23 +107,30 @@ class RunDir:
             If the folder holds a run with other settings; the message says what differs.
         """
         header = {"schema": SCHEMA_VERSION, **header}
-        if (self.folder / "config.json").is_file():
-            stored = self.header
-            was, now = _compared(stored), _compared(header)
-            told = [
-                f"{k}: stored {was.get(k)!r}, now {now.get(k)!r}"
-                for k in sorted({*was, *now})
-                if was.get(k) != now.get(k)
-            ]
+        if started := (self.folder / "config.json").is_file():
+            header, wanted = self.header, header
+            told = _differences(_compared(header), _compared(wanted)) + self._other_images(samples)
             if told:
                 raise ValueError(
                     f"{self.folder} holds another run ({'; '.join(told)}). Move it away first."
                 )
-            return stored
         (self.folder / "trace").mkdir(parents=True, exist_ok=True)
-        write_parquet(self.folder / "samples.parquet", pa.Table.from_pandas(samples))
-        write_bytes(self.folder / "config.json", json.dumps(header, indent=1).encode())
+        self._write_table("samples.parquet", pa.Table.from_pandas(samples))
+        if not started:
+            self._write("config.json", json.dumps(header, indent=1).encode())
+        flush_folder(self.folder)
         return header
+
+    def tidy(self) -> None:
+        """Remove what a killed process left: half-written files, the checkpoint of a done run."""
+        for file in self.leftovers():
+            file.unlink(missing_ok=True)
+
+    def leftovers(self) -> list[Path]:
+        """What `tidy` would remove; only who holds the run's lock may."""
+        found = [*self.folder.glob("*.tmp"), *self.folder.glob("trace/*.tmp")]
+        checkpoint = self.folder / "checkpoint.pt"
+        return [*found, checkpoint] if self.is_done and checkpoint.exists() else found
 
     def epoch_file(self, epoch: int) -> Path:
         """Where an epoch's trace lies."""
@@ -129,37 +154,169 @@ class RunDir:
             for name in QUANTITIES:
                 columns[f"{view}_{name}"] = _column(name, values, seen, len(shown))
         columns["shown"] = pa.array(shown.astype(np.min_scalar_type(int(shown.max(initial=0)))))
-        write_parquet(self.epoch_file(epoch), pa.table(columns))
+        self._write_table(f"trace/{self.epoch_file(epoch).name}", pa.table(columns))
 
     def write_metrics(self, row: dict):
         """Append one epoch's metrics; rows of epochs that are computed again are replaced."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] < row["epoch"]]
-        write_bytes(path, ("\n".join([*kept, json.dumps(row)]) + "\n").encode())
+        kept = [old for old in self._metric_rows()[0] if old["epoch"] < row["epoch"]]
+        lines = [json.dumps(one) + "\n" for one in [*kept, row]]
+        self._write("metrics.jsonl", "".join(lines).encode())
 
     def write_heldout_logits(self, logits: np.ndarray):
         """Keep the final logits (held-out sample, class) in half precision, for ensembles."""
         half = np.clip(logits, -HALF_MAX, HALF_MAX).astype(np.float16)
         columns = {f"class_{c:03d}": pa.array(half[:, c]) for c in range(half.shape[1])}
-        write_parquet(self.folder / "heldout_logits.parquet", pa.table(columns))
+        self._write_table("heldout_logits.parquet", pa.table(columns))
 
     def save_checkpoint(self, state: dict):
-        """Keep the state from which the run can go on."""
-        path = self.folder / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".tmp"))
-        _flush(path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        """Keep the state from which the run can go on, and the checksums of what it stands on."""
+        self._flush_folders()  # an epoch it counts as written must not be lost in a power cut
+        with whole_file(self.folder / "checkpoint.pt") as file:
+            torch.save({**state, "made": self._made(), "checksums": self.checksums}, file)
 
     def load_checkpoint(self) -> dict | None:
-        """The last state kept, or None. Only tensors and plain values are unpickled."""
+        """The last state kept, or None. Only tensors and plain values are unpickled.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or was written for another run or by another version.
+        UnpicklingError
+            If it holds anything else, which may be code.
+        """
         path = self.folder / "checkpoint.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        if not path.is_file():
+            return None
+        if not is_whole_zip(path):  # torch itself does not look
+            raise ValueError(f"{path} is damaged.")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise UnpicklingError(
+                f"{path} was not written by this library; delete it to start again ({error})"
+            ) from error
+        except RuntimeError as error:
+            raise ValueError(f"{path} is no checkpoint ({error}).") from error
+        made = state.get("made") if isinstance(state, dict) else None
+        if made != self._made():
+            raise ValueError(f"{path} was made by {made}, this is {self._made()}.")
+        return state
+
+    def resumable(self) -> dict | None:
+        """The last state kept if all that it stands on is whole, else None, with a warning."""
+        try:
+            state = self.load_checkpoint()
+            if state is not None:
+                self._require_whole(state["epoch"], state["checksums"])
+                self.checksums |= state["checksums"]
+            return state
+        except ValueError as error:
+            warnings.warn(f"{error} The run starts again from epoch 0.", stacklevel=2)
+            return None
 
     def finish(self, done: dict):
         """Mark the run as done and delete its checkpoint."""
-        write_bytes(self.folder / "done.json", json.dumps(done, indent=1).encode())
+        self._flush_folders()
+        done = {**done, "checksums": self.checksums} if self.checksums else done
+        self._write("done.json", json.dumps(done, indent=1).encode())
+        flush_folder(self.folder)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def table(self, name: str, rows: int | None = None) -> pa.Table:
+        """Read a Parquet file of the run; a finished run's is compared with its checksum.
+
+        Raises
+        ------
+        ValueError
+            Names the file, if it is missing, damaged, not of that many rows, or not the one that
+            was written.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: the run directory is not whole. {REPAIR}")
+        content = path.read_bytes()
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            told = " ".join(str(error).split())  # arrow ends its lines
+            raise ValueError(f"{path} is damaged ({told}). {REPAIR}") from error
+        if rows is not None and len(table) != rows:
+            raise ValueError(f"{path} has {len(table)} rows, expected {rows}, one per sample")
+        # Runs of before they were kept have none.
+        checksum = self.done.get("checksums", {}).get(name) if self.is_done else None
+        if checksum is not None and digest(content) != checksum:
+            told = f"its checksum is {digest(content)}, expected {checksum}"
+            raise ValueError(f"{path} is damaged ({told}). {REPAIR}")
+        return table
+
+    def _other_images(self, samples: pd.DataFrame) -> list[str]:
+        """Say so if a file of the data set has other contents than when the run was started."""
+        try:
+            was = self.samples.set_index("sample_id")["content_hash"]
+        except ValueError:  # damaged: written again, from images whose identity is the same
+            return []
+        now = samples.set_index("sample_id")["content_hash"]
+        changed = now.index[was.reindex(now.index).to_numpy() != now.to_numpy()]
+        return [f"contents of {len(changed)} images, first {changed[0]!r}"] if len(changed) else []
+
+    def _write_table(self, name: str, table: pa.Table) -> None:
+        content = to_parquet(table, store_schema=not name.startswith("trace"))
+        self.checksums[name] = digest(content)
+        self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        with whole_file(self.folder / name) as file:
+            file.write(content)
+
+    def _json(self, name: str) -> dict:
+        path = self.folder / name
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}). {REPAIR}") from error
+
+    def _metric_rows(self) -> tuple[list[dict], list[int]]:
+        """Rows of `metrics.jsonl`, and the numbers of the lines that are none."""
+        path, rows, broken = self.folder / "metrics.jsonl", [], []
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                row["epoch"]
+                rows.append(row)
+            except (ValueError, TypeError, KeyError):
+                broken.append(number)
+        return rows, broken
+
+    def _flush_folders(self) -> None:
+        flush_folder(self.folder / "trace")
+        flush_folder(self.folder)
+
+    def _made(self) -> dict[str, str | int]:
+        """What a checkpoint must agree in: run, schema, and torch, whose arithmetic may change."""
+        config = self.folder / "config.json"
+        run = digest(config.read_bytes()) if config.is_file() else ""
+        return {"schema": SCHEMA_VERSION, "torch": str(torch.__version__), "config": run}
+
+    def _require_whole(self, last: int, checksums: dict[str, str]) -> None:
+        """Raise a ValueError unless the epochs up to the last are as they were written."""
+        for epoch in range(last + 1):
+            path = self.epoch_file(epoch)
+            content = path.read_bytes() if path.is_file() else b""
+            if digest(content) != checksums.get(f"trace/{path.name}"):
+                raise ValueError(f"{path} is {'damaged' if content else 'missing'}.")
+        rows, broken = self._metric_rows()
+        if broken or not {*range(last + 1)} <= {row["epoch"] for row in rows}:
+            raise ValueError(f"{self.folder / 'metrics.jsonl'} is damaged.")
+
+
+def _differences(was: dict, now: dict) -> list[str]:
+    """What differs between two headers, in words."""
+    return [
+        f"{k}: stored {was.get(k)!r}, now {now.get(k)!r}"
+        for k in sorted({*was, *now})
+        if was.get(k) != now.get(k)
+    ]
 
 
 def _compared(header: dict) -> dict:
@@ -187,33 +344,19 @@ def _column(name: str, values: dict | None, seen: np.ndarray | None, n: int) -> 
     return pa.array(full, mask=~seen)
 
 
-def write_parquet(path: Path, table: pa.Table):
-    """Write a table as small as it goes: half floats split into byte streams, all else packed."""
+def to_parquet(table: pa.Table, store_schema: bool = True) -> bytes:
+    """A table as small as it goes: half floats split into byte streams, all else packed."""
     halves = [f.name for f in table.schema if pa.types.is_float16(f.type)]
     others = [f.name for f in table.schema if f.name not in halves]
-    temporary = path.with_suffix(".tmp")
+    stream = pa.BufferOutputStream()
     pq.write_table(
         table,
-        temporary,
+        stream,
         compression="zstd",
         compression_level=9,
         use_dictionary=others,
         column_encoding={name: "BYTE_STREAM_SPLIT" for name in halves},
         write_statistics=False,
-        store_schema="config" not in path.name and not path.stem.startswith("epoch"),
+        store_schema=store_schema,
     )
-    _flush(temporary)
-    os.replace(temporary, path)
-
-
-def write_bytes(path: Path, content: bytes):
-    """Write a whole file or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    _flush(temporary)
-    os.replace(temporary, path)
-
-
-def _flush(path: Path):
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    return stream.getvalue().to_pybytes()

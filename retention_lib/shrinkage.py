@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from retention_lib.checks import check_level
 from retention_lib.empirical_bayes import Data, maximise, pool
-from retention_lib.intervals import check_level
 from retention_lib.posterior import class_table, summaries
 
 #: Grid of lambda [1 / unit of t]: beyond it R is 1 or 0 at every epoch of any training run.

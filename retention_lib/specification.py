@@ -153,3 +153,9 @@ def agreement_of_readings(table: pd.DataFrame) -> pd.DataFrame:
         row |= {"smallest": d.min(), "median": d.median(), "largest": d.max()}
         rows.append(row | {"literal": d[of["primary"]].squeeze()})
     return pd.DataFrame(rows)
+
+
+def spread(values: pd.Series, primary: pd.Series) -> dict[str, float]:
+    """Smallest, median and largest value, and the primary convention's; NaN where there is none."""
+    ends = {"smallest": values.min(), "median": values.median(), "largest": values.max()}
+    return ends | {"primary": values[primary.astype(bool)].mean()}

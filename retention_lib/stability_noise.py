@@ -11,9 +11,9 @@ from scipy import stats
 from retention_lib import forgetting
 from retention_lib.beta_binomial import beta_binomial
 from retention_lib.findings import score_matrix
-from retention_lib.implied import spearman_of
 from retention_lib.intervals import one_row
 from retention_lib.noise_ceiling import noise_ceiling
+from retention_lib.normal_copula import spearman_of
 from retention_lib.reliability import icc
 from retention_lib.resampled import units
 from retention_lib.simulated_study import as_traces, study

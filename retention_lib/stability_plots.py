@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 
 from retention_lib import layout, specification_plots
 from retention_lib.findings_overlap import READINGS
-from retention_lib.plots import looks
 from retention_lib.specification_plots import legend_above, only_first_column
 from retention_lib.stability import BOTH
 from retention_lib.stability_headlines import STABILITY_ROWS
 from retention_lib.stability_reliability import TARGET
-from retention_lib.style import CHANCE
+from retention_lib.style import CHANCE, looks, short_arch
 
 #: What scores are called on an axis.
 SCORE_NAMES = {
@@ -51,10 +50,6 @@ _COMPONENTS = {
 }
 #: Simulator -> line style and colour.
 _SIMULATORS = (("-", "#000000"), ("--", "#7F7F7F"), (":", "#56B4E9"))
-
-
-def _short(arch: str) -> str:
-    return arch.removeprefix("phantom_").split("_patch")[0]
 
 
 def _two_rows(ax: Axes, columns: int) -> None:
@@ -113,7 +108,7 @@ def by_score(ax: Axes, table: pd.DataFrame, held_out: pd.DataFrame, redrawn: pd.
         at = of["score"].map(place)
         ax.hlines(at, of["ci_low"], of["ci_high"], colors=shade, lw=1.5)
         n = int(of["n"].iloc[0])
-        label = f"{_short(arch)}, n = {n:,}"
+        label = f"{short_arch(arch)}, n = {n:,}"
         ax.plot(of["estimate"], at, marker, c=shade, ms=3.5, ls="none", label=label)
         out = held_out[held_out["arch"] == arch]
         at = out["score"].map(place)
@@ -151,7 +146,7 @@ def events(ax: Axes, curve: pd.DataFrame, table: pd.DataFrame, shapes: pd.DataFr
         shade, _, marker = looks(row["arch"])
         x = shapes.loc[shapes["arch"] == row["arch"], "events"].mean()
         ax.plot([x, x], [row["ci_low"], row["ci_high"]], c=shade, lw=1.5)
-        ax.plot(x, row["estimate"], marker, c=shade, ms=5, ls="none", label=_short(row["arch"]))
+        ax.plot(x, row["estimate"], marker, c=shade, ms=5, ls="none", label=short_arch(row["arch"]))
     ax.set_xscale("log")
     ticks = (0.03, 0.1, 0.3, 1, 3, 10)
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
@@ -172,7 +167,7 @@ def seeds(ax: Axes, curves: pd.DataFrame, score: str) -> Axes:
     """
     for arch, of in curves.groupby("arch", sort=False):
         shade, line, _ = looks(arch)
-        ax.plot(of["seeds"], of["reliability"], line, c=shade, label=_short(arch))
+        ax.plot(of["seeds"], of["reliability"], line, c=shade, label=short_arch(arch))
         band = {"color": shade, "alpha": 0.18, "lw": 0}
         ax.fill_between(of["seeds"], of["low"], of["high"], **band)
     ax.axhline(TARGET, color=CHANCE, lw=0.6, ls=":", label=f"asked for: {TARGET:g}")

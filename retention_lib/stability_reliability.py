@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from retention_lib import noise_ceiling
+from retention_lib.disattenuation import disattenuated
 from retention_lib.findings import SCORES, score_matrix
 from retention_lib.reliability import icc, seeds_needed, spearman_brown_curve, split_half
 from retention_lib.resampled import units
@@ -105,16 +105,14 @@ def disattenuation(
     Returns
     -------
     DataFrame
-        `score`, then a row of `noise_ceiling.disattenuated`; no rows with one architecture.
+        `score`, then a row of `disattenuation.disattenuated`; no rows with one architecture.
     """
     if len(_by_arch(traces)) < 2:
         return pd.DataFrame()
     groups, rows = units(traces.samples), []
     for score in scores:
         values = score_matrix(traces, score)
-        row = noise_ceiling.disattenuated(
-            values, traces.runs, groups, traces.labels, rng, draws=draws
-        )
+        row = disattenuated(values, traces.runs, groups, traces.labels, rng, draws=draws)
         row.insert(0, "score", score)
         rows.append(row)
     return pd.concat(rows, ignore_index=True)

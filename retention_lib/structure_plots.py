@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retention_lib import layout, plots, specification_plots
+from retention_lib import layout, specification_plots
 from retention_lib.ebbinghaus import HOURS, SAVINGS, own_formula
-from retention_lib.plots import looks
 from retention_lib.specification import COUNTED, CURVES
 from retention_lib.specification_plots import legend_above, only_first_column
-from retention_lib.style import CHANCE
+from retention_lib.style import CHANCE, looks, short_arch
 
 #: Order of a specification's choices from top to bottom, and what they are called.
 _CHOICES = {
@@ -45,13 +44,6 @@ _MODELS = {
 _TICKS = {1 / 3: "20 min", 1: "1 h", 9: "9 h", 24: "1 d", 48: "2 d", 144: "6 d", 744: "31 d"}
 
 
-def _short(arch: str) -> str:
-    """`deit - resnet18` of `phantom_deit - phantom_resnet18`: two columns leave little room."""
-    return " - ".join(
-        name.removeprefix("phantom_").split("_patch")[0] for name in arch.split(" - ")
-    )
-
-
 def column(axes, fits, mean_curves, controlled, readings, predicted, kept) -> None:
     """One data set's column of notebook 02's figure, seven axes from top to bottom.
 
@@ -59,7 +51,7 @@ def column(axes, fits, mean_curves, controlled, readings, predicted, kept) -> No
     `specification.specification_curve` (drawn for its first pair), `rivals.cross_seed` and
     `survival.by_architecture`.
     """
-    plots.r2_distribution(axes[0], fits)
+    r2_distribution(axes[0], fits)
     layout.fitted_curves(axes[1], mean_curves[mean_curves["origin"] == "epoch_0"])
     placebos(axes[2], controlled)
     pair = readings[["arch_a", "arch_b"]].eq(readings[["arch_a", "arch_b"]].iloc[0]).all(axis=1)
@@ -67,6 +59,40 @@ def column(axes, fits, mean_curves, controlled, readings, predicted, kept) -> No
     choices(axes[4], readings[pair])
     skill(axes[5], predicted)
     survival(axes[6], kept)
+
+
+def r2_distribution(ax: Axes, frames: pd.DataFrame | dict, floor: float = -1.0) -> Axes:
+    """Cumulative share of samples by R^2 of their fit, per architecture, with means.
+
+    Parameters
+    ----------
+    frames : DataFrame or dict of array
+        `arch` and `r2`, one row per sample and run; or R^2 by architecture. NaN is a flat trace,
+        which has no R^2: left out of the curve, its share in the legend.
+    floor : float
+        Values below are drawn there (R^2 has no lower bound). The mean is of the values as they
+        are, and not marked where it lies below.
+    """
+    if isinstance(frames, pd.DataFrame):
+        frames = {arch: of["r2"].to_numpy() for arch, of in frames.groupby("arch", sort=False)}
+    for arch, r2 in frames.items():
+        shade, line, marker = looks(arch)
+        r2 = np.asarray(r2, float)
+        known = np.sort(r2[np.isfinite(r2)])
+        label = f"{arch}\nn = {len(known):,}, flat {np.mean(np.isnan(r2)):.0%}"
+        if len(known):
+            share = np.arange(1, len(known) + 1) / len(known)
+            label += f", mean {known.mean():.2f}"
+            ax.step(np.clip(known, floor, 1), share, line, where="post", c=shade, label=label)
+            if known.mean() >= floor:
+                at = np.searchsorted(known, known.mean()) / len(known)
+                ax.plot(known.mean(), at, marker, c=shade, mec="white", ms=7)
+        else:
+            ax.plot([], [], line, c=shade, label=label)
+    ax.set(xlabel=f"R² of the fitted decay ({floor:g}: or below)", xlim=(floor - 0.03, 1.03))
+    ax.set(ylabel="cumulative share of fitted traces", ylim=(0, 1.02))
+    ax.legend(loc="upper left")
+    return ax
 
 
 def differences(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -83,7 +109,7 @@ def differences(ax: Axes, table: pd.DataFrame) -> Axes:
         table,
         "R² difference",
         column="difference",
-        names=(f"higher: {_short(b)}", _short(a)),
+        names=(f"higher: {short_arch(b)}", short_arch(a)),
         colours=(looks(b)[0], looks(a)[0]),
         # Readings that no curve fits lie far below 0: drawn to the edge, or they hide the rest.
         ylim=(-1, 1),
@@ -111,7 +137,7 @@ def placebos(ax: Axes, table: pd.DataFrame) -> Axes:
         fill = "black" if column == "r2" else "none"
         ax.plot(table[column], place, marker, mec="black", mfc=fill, ms=4.5, ls="none", label=label)
     for y, (_, row) in zip(place, table.iterrows(), strict=True):
-        name = f"{_short(row['quantity'])}, p = {row['p']:.2g} against curveball"
+        name = f"{short_arch(row['quantity'])}, p = {row['p']:.2g} against curveball"
         ax.text(0.01, y + 0.2, name, transform=ax.get_yaxis_transform(), fontsize=6.5)
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
     ax.set(yticks=[], ylim=(-0.5, len(table) - 0.1), xlabel="mean R² under the literal convention")
@@ -135,7 +161,7 @@ def skill(ax: Axes, table: pd.DataFrame) -> Axes:
         y = np.arange(len(models))[::-1] + 0.22 * (len(archs) / 2 - 0.5 - i)
         shade, _, marker = looks(arch)
         ax.hlines(y, of["ci_low"], of["ci_high"], colors=shade, lw=1.5)
-        label = f"{_short(arch)}, n = {of['n'].iloc[0]:,}"
+        label = f"{short_arch(arch)}, n = {of['n'].iloc[0]:,}"
         ax.plot(of["skill"], y, marker, c=shade, ms=4, ls="none", label=label)
     ax.axvline(0, color=CHANCE, lw=0.6, ls=":")
     ax.set_yticks(np.arange(len(models))[::-1], [_MODELS.get(m, m) for m in models])
@@ -156,7 +182,7 @@ def survival(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     for arch, of in table.groupby("arch", sort=False):
         shade, line, _ = looks(arch)
-        label = f"{_short(arch)}, {of['at_risk'].max():,} at risk"
+        label = f"{short_arch(arch)}, {of['at_risk'].max():,} at risk"
         ax.step(of["time"], of["survival"], line, where="post", c=shade, label=label)
         band = {"step": "post", "color": shade, "alpha": 0.18, "lw": 0}
         ax.fill_between(of["time"], of["ci_low"], of["ci_high"], **band)

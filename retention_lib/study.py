@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from retention_lib import data, models, parallel, paths
+from retention_lib import data, lock, models, parallel, paths
 from retention_lib.config import RunConfig
 from retention_lib.rundir import RunDir
+from retention_lib.samplers import constants_hash, pilot_constants
 from retention_lib.session import default_device, resolve_amp
 from retention_lib.traces import Traces
 from retention_lib.train import fine_tune
@@ -32,9 +32,20 @@ def find_run(config: RunConfig, identity: str | None = None) -> RunDir:
 
 
 def capture_or_load(
-    configs, device: torch.device | None = None, log=print, on_epoch=None, workers: int = 1
+    configs,
+    device: torch.device | None = None,
+    log=print,
+    on_epoch=None,
+    workers: int = 1,
+    wait_s: float | None = None,
 ) -> list[Path]:
     """Return the run directory of every configuration, training those that are missing.
+
+    A run that another process is training is waited for, and found done or gone on with from where
+    that process stopped. After a SIGTERM the epoch at work is finished and a checkpoint written.
+
+    Runs whose sampler reads a pilot (`RunConfig.pilot`) are trained after it; a pilot that is
+    neither there nor asked for is trained as well.
 
     Parameters
     ----------
@@ -47,6 +58,9 @@ def capture_or_load(
     workers : int
         Runs trained at the same time, each in a process of its own (`parallel.default_workers`
         knows how many). Traces depend on the number of threads, not on the order of the runs.
+    wait_s : float, optional
+        How long to wait for a run that another process is training [s]; without it as long as
+        it takes, 0 not at all.
 
     Returns
     -------
@@ -57,35 +71,80 @@ def capture_or_load(
     ------
     ValueError
         If a directory holds a run with the same key and other settings.
+    TimeoutError
+        If another process still trains a run after `wait_s`; names it.
+    OSError
+        If the disk is full or cannot be written; names the file. Finished epochs are kept.
+    SystemExit
+        With status 143 after a SIGTERM.
     """
     device, on_epoch = device or default_device(), on_epoch or epoch_logger(log)
-    runs = [find_run(config) for config in configs]
-    for run, config in zip(runs, configs, strict=True):
+    wanted = {config: find_run(config) for config in configs}
+    pilots = [config.pilot() for config, run in wanted.items() if not run.is_done]
+    wanted |= {pilot: find_run(pilot) for pilot in pilots if pilot is not None}
+    for config, run in wanted.items():
         if run.is_done:
             _require_weights(run, config)
-    missing = [(c, device) for run, c in zip(runs, configs, strict=True) if not run.is_done]
-    for i, (config, _) in enumerate(missing):
-        run = find_run(config)
-        log(f"run {i + 1}/{len(missing)}  {run.folder.name}  ({run.progress()})")
-        if workers == 1:
-            capture(config, run, device, on_epoch)
-        else:
-            data.load(config)  # draws or decodes once, before the processes look for it
-    if missing and workers > 1:
-        parallel.in_processes(_capture_job, missing, min(workers, len(missing)), on_epoch)
-    log(f"{len(runs) - len(missing)} runs found, {len(missing)} captured")
-    return [run.folder for run in runs]
+            _tidy_found(run)
+    missing = [config for config, run in wanted.items() if not run.is_done]
+    first = [c for c in missing if c.pilot() is None]
+    number = 0
+    for stage in (first, [c for c in missing if c not in first]):
+        for config in stage:
+            run, number = find_run(config), number + 1
+            log(f"run {number}/{len(missing)}  {run.folder.name}  ({run.progress()})")
+            if workers == 1:
+                capture(config, run, device, on_epoch, log, wait_s)
+            else:
+                data.load(config)  # draws or decodes once, before the processes look for it
+        if stage and workers > 1:
+            jobs = [(config, device, wait_s) for config in stage]
+            told = _by_kind(log, on_epoch)
+            parallel.in_processes(_capture_job, jobs, min(workers, len(jobs)), told)
+    log(f"{len(wanted) - len(missing)} runs found, {len(missing)} captured")
+    return [wanted[config].folder for config in configs]
 
 
-def _capture_job(job: tuple[RunConfig, torch.device], send) -> None:
+def _capture_job(job: tuple[RunConfig, torch.device, float | None], send) -> None:
     """One run in a process of its own; its epochs are told apart by the run's name."""
-    config, device = job
+    config, device, wait_s = job
     run = find_run(config)
-    capture(config, run, device, lambda row: send({**row, "run": run.folder.name}))
+    capture(config, run, device, lambda row: send({**row, "run": run.folder.name}), send, wait_s)
 
 
-def capture(config: RunConfig, run: RunDir, device: torch.device, on_epoch=None) -> None:
-    """Train one run into its directory, from wherever it stopped."""
+def _by_kind(log, on_epoch):
+    """What takes the messages of `_capture_job`: lines go to `log`, epochs to `on_epoch`."""
+    return lambda message: (log if isinstance(message, str) else on_epoch)(message)
+
+
+def capture(
+    config: RunConfig,
+    run: RunDir,
+    device: torch.device,
+    on_epoch=None,
+    log=print,
+    wait_s: float | None = None,
+) -> None:
+    """Train one run into its directory, from wherever it stopped; its pilot must be finished.
+
+    The run's lock is held meanwhile, so that no two processes ever write into one run: what another
+    one finished is found. See `capture_or_load` for `wait_s` and the errors.
+    """
+    try:
+        with lock.hold(run.folder / "lock", wait_s, log):
+            run.tidy()
+            if run.is_done:
+                _require_weights(run, config)
+                log(f"{run.folder.name}: captured by another process meanwhile")
+            else:
+                _train(config, run, device, on_epoch)
+    finally:
+        with suppress(OSError):  # what never began leaves nothing; a folder with files stays
+            run.folder.rmdir()
+
+
+def _train(config: RunConfig, run: RunDir, device: torch.device, on_epoch) -> None:
+    """Train one run whose lock is held, and mark it as done."""
     start = time.monotonic()
     images = data.load(config)
     choices = {"amp": resolve_amp(config.amp, device)}
@@ -96,9 +155,15 @@ def capture(config: RunConfig, run: RunDir, device: torch.device, on_epoch=None)
         "weights": models.weights_fingerprint(config.arch, config.weights),
         "choices": choices,
     }
+    options = {}
+    if (pilot := config.pilot()) is not None:
+        pilot = find_run(pilot)
+        options["constants"] = pilot_constants(pilot)
+        told = constants_hash(options["constants"])
+        header["pilot"] = {"key": pilot.folder.name, "constants": told}
     choices = run.create(header, images.samples)["choices"]
     with _deterministic(config.deterministic and device.type == "cuda"):
-        fine_tune(config, images, run, device, choices["amp"], on_epoch)
+        fine_tune(config, images, run, device, choices["amp"], on_epoch, **options)
     names = ("retention_lib", "torch", "timm", "numpy", "pandas", "pyarrow")
     run.finish(
         {
@@ -152,20 +217,28 @@ def capture_cost(folders) -> pd.DataFrame:
     rows = []
     for run in map(RunDir, folders):
         metrics, files = run.metrics, list((run.folder / "trace").glob("*.parquet"))
-        done = json.loads((run.folder / "done.json").read_text())
         size = sum(f.stat().st_size for f in files)
         rows.append(
             {
                 "dataset": run.config.dataset,
                 "arch": run.config.arch,
                 "seed": run.config.seed,
-                "seconds": done["seconds"],
+                "seconds": run.done["seconds"],
                 "train_seconds_per_epoch": metrics["train_seconds"][1:].mean(),
                 "clean_seconds_per_epoch": metrics["clean_seconds"].mean(),
                 "bytes_per_sample_epoch": size / len(files) / len(run.samples),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _tidy_found(run: RunDir) -> None:
+    """Remove what a process left that was killed while it finished a run."""
+    held = run.folder / "lock"
+    if run.folder.parent == paths.runs() and (run.leftovers() or held.exists()):
+        with suppress(OSError):  # somebody holds it, or it is read-only: the run is whole anyway
+            with lock.hold(held, timeout_s=0):
+                run.tidy()
 
 
 def _require_weights(run: RunDir, config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, type, and the same colour for the same thing everywhere.
+"""How every figure looks: sizes, type, short names, one colour for the same thing everywhere.
 
 Colours are Okabe and Ito's, told apart by every common kind of colour blindness; line styles and
 markers repeat what the colours say.
@@ -46,6 +46,29 @@ def looks(name: str) -> tuple[str, str, str]:
 def colour(name: str) -> str:
     """Colour of an architecture or data set."""
     return looks(name)[0]
+
+
+def short_arch(name: str) -> str:
+    """`deit` of `phantom_deit` or `deit_small_patch16_224`; of `b - a` both parts.
+
+    Examples
+    --------
+    >>> short_arch("deit_small_patch16_224"), short_arch("phantom_deit - phantom_resnet18")
+    ('deit_small', 'deit - resnet18')
+    """
+    parts = name.split(" - ")
+    return " - ".join(part.removeprefix("phantom_").split("_patch")[0] for part in parts)
+
+
+def short_class(name: str) -> str:
+    """`Brandt Cormorant` of `023.Brandt_Cormorant`.
+
+    Examples
+    --------
+    >>> short_class("black_capped_warbler")
+    'black capped warbler'
+    """
+    return name.lstrip("0123456789.").replace("_", " ")
 
 
 def use_style() -> None:

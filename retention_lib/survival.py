@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from retention_lib.checks import check_level
 from retention_lib.config import RETENTION
-from retention_lib.intervals import check_level, one_row
+from retention_lib.intervals import one_row
 from retention_lib.label_swap import label_swap
 from retention_lib.risk import (
     as_runs,

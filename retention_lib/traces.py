@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from retention_lib.data.imageset import SPLITS
 from retention_lib.rundir import QUANTITIES, VIEWS, RunDir
@@ -56,7 +55,8 @@ class Traces:
         ------
         ValueError
             If there is no run, a run is unfinished, or two runs differ in data set, split or
-            number of epochs; the message names both values.
+            number of epochs (the message names both values); if a file is missing, damaged or
+            not the one that was written (the message names it).
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
@@ -81,7 +81,8 @@ class Traces:
         views = {view: _allocate(len(dirs), len(epochs), len(rows)) for view in VIEWS}
         for r, one in enumerate(dirs):
             for t in epochs:
-                _read_epoch(one.epoch_file(t), rows, len(samples), views, (r, t))
+                table = one.table(f"trace/{one.epoch_file(t).name}", len(samples))
+                _fill(views, (r, t), table, rows, one)
         runs = pd.DataFrame([{c: h["config"][c] for c in RUN_COLUMNS} for h in headers])
         runs["key"] = [d.folder.name for d in dirs]
         samples = samples.iloc[rows].reset_index(drop=True)
@@ -140,12 +141,12 @@ def _allocate(runs: int, epochs: int, samples: int) -> dict[str, np.ndarray]:
     return {name: np.full(shape, fill, kind) for name, (kind, fill) in kinds.items()}
 
 
-def _read_epoch(path: Path, rows: np.ndarray, n: int, views: dict, at: tuple[int, int]) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: the run directory is not whole")
-    table = pq.read_table(path)
-    if len(table) != n:
-        raise ValueError(f"{path} has {len(table)} rows, expected {n}, one per sample")
+def _fill(views: dict, at: tuple[int, int], table: pa.Table, rows: np.ndarray, run: RunDir) -> None:
+    """Put what one epoch's table says of some samples in its place in the cube."""
+    wanted = {f"{view}_{name}" for view in VIEWS for name in QUANTITIES}
+    if not wanted <= {*table.column_names}:
+        path = run.epoch_file(at[1])
+        raise ValueError(f"{path} has columns {table.column_names}, expected {sorted(wanted)}")
     for view in VIEWS:
         for name in QUANTITIES:
             column = table.column(f"{view}_{name}").combine_chunks()

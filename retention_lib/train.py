@@ -23,6 +23,7 @@ from retention_lib.config import RunConfig
 from retention_lib.data.imageset import ImageSet
 from retention_lib.recorder import Recorder
 from retention_lib.rundir import RunDir
+from retention_lib.samplers import Sampler, make_sampler
 from retention_lib.session import EVAL_BATCH, Session, clean_pass, generator, open_session
 
 CHECKPOINT_SECONDS = 60.0
@@ -80,24 +81,50 @@ def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     return batches
 
 
+def shown_before(order: np.ndarray, n: int) -> np.ndarray:
+    """How often each presentation's sample was shown before in the epoch, (presentation,).
+
+    Parameters
+    ----------
+    order : ndarray of int, (presentation,)
+        Samples, each in 0..n - 1.
+
+    Examples
+    --------
+    >>> shown_before(np.array([2, 0, 2, 2]), n=3).tolist()
+    [0, 0, 1, 2]
+    """
+    count, by_sample = np.bincount(order, minlength=n), np.argsort(order, kind="stable")
+    before = np.empty(len(order), np.int64)
+    before[by_sample] = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    return before
+
+
 def train_epoch(
-    session: Session, optimiser, epoch: int
+    session: Session, optimiser, epoch: int, sampler: Sampler | None = None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Show every training sample once, augmented, and record what the training pass saw.
+    """Show what the sampler chose, augmented, and record what the training pass saw.
+
+    Parameters
+    ----------
+    sampler : Sampler, optional
+        Needed where the configuration's sampler remembers anything; default a new one.
 
     Returns
     -------
-    dict of ndarray (sample,) over both splits (zero for held-out samples), and how often each
-    sample was shown.
+    dict of ndarray (sample,) over both splits (zero where not shown), and how often each sample
+    was shown.
     """
     config, model, device = session.config, session.model.train(), session.images.device
     n = len(session.train_rows)
-    order = torch.randperm(n, generator=generator(config.order_seed, epoch)).to(device)
-    size, centre = augment.crop_parameters(
-        n, config.crop_scale, config.flip, generator(config.augment_seed, epoch)
-    )
-    size, centre = size.to(device), centre.to(device)  # row i belongs to training sample i
-    batches = split_batches(order, config.batch_size)
+    order = (sampler or Sampler(config, n)).next_epoch(epoch)
+    before, draw = shown_before(order.numpy(), n), generator(config.augment_seed, epoch)
+    windows = [  # row i belongs to training sample i; shown again in an epoch, it gets another
+        augment.crop_parameters(n, config.crop_scale, config.flip, draw)
+        for _ in range(before.max() + 1)
+    ]
+    size, centre = (torch.stack(w)[before, order].to(device) for w in zip(*windows, strict=True))
+    batches, done = split_batches(order.to(device), config.batch_size), 0
     recorder = Recorder(len(session.images), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.model_seed * 100_003 + epoch)  # dropout and stochastic depth
@@ -106,7 +133,8 @@ def train_epoch(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, step, config.epochs * len(batches))
             rows = session.train_rows[batch]
-            images = augment.crop_and_flip(session.clean_batch(rows), size[batch], centre[batch])
+            here, done = slice(done, done + len(batch)), done + len(batch)
+            images = augment.crop_and_flip(session.clean_batch(rows), size[here], centre[here])
             images = images.contiguous(memory_format=torch.channels_last)
             with session.autocast():
                 logits = model(images).float()
@@ -120,8 +148,29 @@ def train_epoch(
     return recorder.finish()
 
 
+def tell(sampler: Sampler, epoch: int, seen: dict, shown: np.ndarray, data: ImageSet) -> None:
+    """Pass on to the sampler what was seen of the training samples that were shown.
+
+    Parameters
+    ----------
+    seen : dict of ndarray (sample,), shown : ndarray of int, (sample,)
+        Over both splits.
+    """
+    rows, labels = data.rows("train"), data.samples["label"].to_numpy()
+    at = np.flatnonzero(shown[rows])
+    rows = rows[at]
+    right, loss = seen["predicted"][rows] == labels[rows], seen["loss"][rows]
+    sampler.observe(epoch, *map(torch.from_numpy, (at, right, loss)))
+
+
 def fine_tune(
-    config: RunConfig, data: ImageSet, run: RunDir, device: torch.device, amp: bool, on_epoch=None
+    config: RunConfig,
+    data: ImageSet,
+    run: RunDir,
+    device: torch.device,
+    amp: bool,
+    on_epoch=None,
+    constants: np.ndarray | None = None,
 ) -> None:
     """Train one run from its last checkpoint, or its start, to the last epoch.
 
@@ -129,6 +178,8 @@ def fine_tune(
     ----------
     on_epoch : callable, optional
         Called with a dict of metrics after each recorded epoch.
+    constants : ndarray, (training sample,), optional
+        Decay constants of the pilot [1 / epoch], for the samplers that read one.
 
     Raises
     ------
@@ -138,7 +189,8 @@ def fine_tune(
         With status 143 after a SIGTERM, once the epoch is recorded and a checkpoint written.
     """
     session = open_session(config, data, device, amp)
-    optimiser, first = _restore(session, run)
+    sampler = make_sampler(config, data.samples, constants)
+    optimiser, first = _restore(session, run, sampler)
     saved_at, logits = time.monotonic(), None
     with sigterm_noted() as stopped:
         for epoch in range(first, config.epochs + 1):
@@ -147,10 +199,13 @@ def fine_tune(
             if epoch == 0:
                 warm_up(session)
             else:
-                online, shown = train_epoch(session, optimiser, epoch)
+                online, shown = train_epoch(session, optimiser, epoch, sampler)
             trained = time.monotonic()
             clean, logits = clean_pass(session)
-            _require_finite(clean["loss"], epoch, config, run)
+            for seen in (clean, online) if online else (clean,):
+                _require_finite(seen["loss"], epoch, config, run)
+            # After the warm-up the clean pass is the first that is known of every sample.
+            tell(sampler, epoch, online or clean, shown if epoch else np.ones_like(shown), data)
             run.write_epoch(epoch, clean, online, shown)
             row = _metrics(epoch, clean, data, trained - start, time.monotonic() - trained)
             run.write_metrics(row)
@@ -158,8 +213,9 @@ def fine_tune(
                 on_epoch(row)
             due = time.monotonic() - saved_at >= CHECKPOINT_SECONDS and epoch < config.epochs
             if due or stopped:
-                model, state = session.model.state_dict(), optimiser.state_dict()
-                run.save_checkpoint({"epoch": epoch, "model": model, "optimiser": state})
+                parts = {"model": session.model, "optimiser": optimiser, "sampler": sampler}
+                states = {name: part.state_dict() for name, part in parts.items()}
+                run.save_checkpoint({"epoch": epoch, **states})
                 saved_at = time.monotonic()
             if stopped:
                 raise SystemExit(128 + signal.SIGTERM)
@@ -192,14 +248,16 @@ def sigterm_noted():
         signal.signal(signal.SIGTERM, before)
 
 
-def _restore(session: Session, run: RunDir) -> tuple[torch.optim.Optimizer, int]:
+def _restore(session: Session, run: RunDir, sampler: Sampler) -> tuple[torch.optim.Optimizer, int]:
     """Load the run's checkpoint, if there is one; return the optimiser and the next epoch."""
     optimiser = make_optimiser(session.config, session.model)
-    state = run.load_checkpoint()
+    state = run.resumable()
     if state is None:
         return optimiser, 0
     session.model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
+    if "sampler" in state:  # checkpoints from before there were samplers are of uniform runs
+        sampler.load_state_dict(state["sampler"])
     return optimiser, state["epoch"] + 1
 
 

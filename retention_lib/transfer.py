@@ -1,7 +1,4 @@
-"""Notebook 05: does the loss in one run tell of the decay in another?
-
-And how correlations of many runs become one number: `summarise`.
-"""
+"""Notebook 05: does the loss in one run tell of the decay in another?"""
 
 from __future__ import annotations
 
@@ -9,21 +6,18 @@ import numpy as np
 import pandas as pd
 
 from retention_lib.agreement import CROSS, MISALIGNED, SAME
-from retention_lib.early_loss import Link, redrawn_correlations
+from retention_lib.early_predictors import decay_constants, early_loss
 from retention_lib.findings import over_seeds
-from retention_lib.implied import chain
-from retention_lib.intervals import one_row
+from retention_lib.link_tables import summarise
+from retention_lib.normal_copula import chain
+from retention_lib.partial_correlation import Link, redrawn_correlations
 from retention_lib.rank_agreement import spearman
-from retention_lib.resampled import percentile_interval, units
-from retention_lib.run_correlations import leave_one_seed_out
+from retention_lib.resampled import units
 from retention_lib.simulated_study import misalign
 from retention_lib.traces import Traces
 
 WITHIN = "same_run"
 KINDS = (WITHIN, SAME, CROSS, MISALIGNED)
-#: All runs of both architectures.
-ALL = "all runs"
-_METHOD = "mean over runs, percentile bootstrap over groups within class, 95%"
 
 
 def transfer_pairs(
@@ -49,9 +43,9 @@ def transfer_pairs(
         `via_loss` = rho(L_a, L_b) o rho(L_b, c_b): loss a tells of decay b only through loss b;
         `via_decay` = rho(L_a, c_a) o rho(c_a, c_b): only through what the two decays share,
 
-        o multiplying on the scale of a normal copula (`implied.chain`). Noise in the constants
-        enters `via_decay` twice, which makes it too low. Every pair of different runs also has a
-        `misaligned` row, samples permuted by position.
+        o multiplying on the scale of a normal copula (`normal_copula.chain`). Noise in the
+        constants enters `via_decay` twice, which makes it too low. Every pair of different runs
+        also has a `misaligned` row, samples permuted by position.
     """
     loss, constants = np.asarray(loss, float), np.asarray(constants, float)
     if loss.shape != constants.shape or len(loss) != len(runs):
@@ -128,67 +122,13 @@ def transfer_means(pairs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     return out[[*front, *[c for c in out if c not in front]]]
 
 
-def members(runs: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Runs of every architecture and of all, bool (run,)."""
-    arch = runs["arch"].to_numpy()
-    return {a: arch == a for a in dict.fromkeys(arch)} | {ALL: np.ones(len(arch), bool)}
+def mean_transfer(traces: Traces, rng: np.random.Generator) -> pd.DataFrame:
+    """`transfer_means` of one data set's early losses and literal decay constants."""
+    pairs = transfer_pairs(early_loss(traces), decay_constants(traces), traces.runs, rng)
+    return transfer_means(pairs)
 
 
-def summarise(values: np.ndarray, runs: pd.DataFrame, pairs: list, n: int, **front) -> pd.DataFrame:
-    """Mean over pairs of runs, by the architecture of the second, and over all.
-
-    Parameters
-    ----------
-    values : array, (1 + draw, pair)
-        Of the data, then of resamples.
-    pairs : list of (int, int)
-    n : int
-        Samples.
-
-    Returns
-    -------
-    DataFrame
-        `front`, `arch` (`ALL` last), a one-row result, `seed_low`, `seed_high` (jackknife over
-        seeds) and `seeds`.
-    """
-    pairs, rows = np.array(pairs), []
-    for arch, member in members(runs).items():
-        at = np.flatnonzero(member[pairs[:, 1]])
-        mean = values[:, at].mean(1)
-        ends = percentile_interval(mean[1:]) if np.isfinite(mean[0]) else (np.nan, np.nan)
-
-        def of_pairs(kept, at=at):
-            left = at[kept[pairs[at]].all(1)]
-            return values[0, left].mean() if len(left) else np.nan
-
-        seeds = leave_one_seed_out(of_pairs, runs, pairs[at]).iloc[0]
-        row = one_row(mean[0], *ends, n, np.nan, _METHOD, seed_low=seeds["ci_low"])
-        row = row.assign(seed_high=seeds["ci_high"], seeds=seeds["n"])
-        rows.append(pd.DataFrame([front | {"arch": arch}]).join(row))
-    return pd.concat(rows, ignore_index=True)
-
-
-def within_runs(vectors, links, traces, rng, draws, what: str) -> pd.DataFrame:
-    """`summarise` of every link within runs, named in the column `what`; `n` is the mean number."""
-    pairs = [(r, r) for r in range(len(traces.runs))]
-    about = (pairs, units(traces.samples), traces.labels, rng, draws)
-    found, tables = redrawn_correlations(vectors, links, *about), []
-    for name, link in links.items():
-        used = [vectors[v] for v in (link.x, link.y, link.control) if v]
-        known = ~np.isnan(np.stack(used)).any(0)
-        table = summarise(found[name], traces.runs, pairs, 0, **{what: name})
-        of = [known[member].sum(1).mean() for member in members(traces.runs).values()]
-        tables.append(table.assign(n=np.round(of).astype(int)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def transfer_table(
-    loss: np.ndarray,
-    constants: np.ndarray,
-    traces: Traces,
-    rng: np.random.Generator,
-    draws: int = 1000,
-) -> pd.DataFrame:
+def transfer_table(traces: Traces, rng: np.random.Generator, draws: int = 500) -> pd.DataFrame:
     """Spearman of the early loss in one run with the decay constant in another, by `kind`.
 
     Returns
@@ -198,6 +138,7 @@ def transfer_table(
         being a run with itself after its samples were permuted; kinds
         without a pair of runs are absent.
     """
+    loss, constants = early_loss(traces), decay_constants(traces)
     runs, everyone = traces.runs, np.arange(len(traces.runs))
     arch = runs["arch"].to_numpy()
     every = {WITHIN: [(r, r) for r in everyone], SAME: [], CROSS: []}

@@ -11,7 +11,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from retention_lib.intervals import check_level, t_interval
+from retention_lib.checks import check_level
+from retention_lib.counted import class_starts
+from retention_lib.intervals import t_interval
 from retention_lib.run_moments import check_scores, observed_and_redrawn, percentile_row
 
 #: In the order of the table. `residual` is sample x seed within architecture.
@@ -107,7 +109,7 @@ def variance_components(
     arch = _design(runs, len(scores))
     by_class = np.argsort(labels, kind="stable")
     x, groups, labels = scores[:, by_class], np.asarray(groups)[by_class], np.sort(labels)
-    first = np.flatnonzero(np.append(True, labels[1:] != labels[:-1]))
+    first = class_starts(labels)
     if len(first) == len(labels):
         raise ValueError(f"some class must have two samples or more, got {len(first)} of one each")
     x = x - x.mean()  # keeps digits; no component depends on it

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from simulated import CNN, VIT, simulated, with_correct
 
-from retention_lib import anatomy, anatomy_plots, plots
+from retention_lib import anatomy, anatomy_plots, style
 
 CUBES = arrays(bool, st.tuples(st.integers(1, 3), st.integers(2, 7), st.integers(1, 6)))
 
@@ -131,7 +131,7 @@ def test_no_runs_give_empty_tables():
 
 def test_panels_say_what_they_show(tables):
     shares, kept, lapse = tables
-    _, axes = plots.new_figure(3, 1, height=6)
+    _, axes = style.new_figure(3, 1, height=6)
     bars = anatomy_plots.direction_bars(axes[0, 0], shares, shares)
     falling = shares.groupby("arch", sort=False)["falling"].mean().iloc[0]
     assert f"{falling:.1%} falling" in {text.get_text() for text in bars.texts}

@@ -10,11 +10,12 @@ import pytest
 from scipy import stats
 
 from retention_lib import (
+    class_averages,
     concordance,
-    early_loss,
     early_predictors,
     findings,
     findings_overlap,
+    link_tables,
     paths,
     structure,
 )
@@ -101,7 +102,7 @@ def test_spearman_and_icc_equal_those_of_scipy_and_of_mean_squares(found, traces
 
 def test_class_means_and_concordance_equal_the_notebooks(found, traces):
     score, here = findings.score_matrix(traces), found["4 classes"]
-    means = concordance.means_by_class(score, traces.labels, 12)
+    means = class_averages.means_by_class(score, traces.labels, 12)
     assert here["W"] == pytest.approx(concordance.kendall_w(means)["estimate"][0], rel=1e-9)
     assert here["mean cnn"] == pytest.approx(means[:3].mean(), rel=1e-9)
     assert here["classes"] == 12 and 0 < here["p"] <= 1 and here["sd vit"] > 0
@@ -111,7 +112,7 @@ def test_early_loss_equals_the_notebook(found, traces):
     constants = early_predictors.decay_constants(traces)
     loss, groups = early_predictors.early_loss(traces), traces.samples["group"].to_numpy()
     where = (traces.runs, traces.labels, groups, np.random.default_rng(0), 5)
-    rows = early_loss.correlations(loss, constants, *where)
+    rows = link_tables.correlations(loss, constants, *where)
     assert len(found["5 early loss"]) == len(rows) == 12
     for row in rows.itertuples():
         here = found["5 early loss"][f"{row.quantity} {row.arch} {row.seed}"]

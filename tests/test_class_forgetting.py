@@ -8,9 +8,10 @@ import pingouin
 import pytest
 from scipy import stats
 
+from retention_lib.class_averages import means_by_class
 from retention_lib.class_consistency import class_consistency, class_pairs, deal, pair_means
 from retention_lib.class_forgetting import class_means, mean_variances, over_runs, shrink_means
-from retention_lib.concordance import icc_of_means, kendall_w, means_by_class
+from retention_lib.concordance import icc_of_means, kendall_w
 from retention_lib.confusions import confusion_counts, forgotten_examples, top_confusions
 from retention_lib.findings import score_matrix
 from retention_lib.simulated_study import as_traces, study

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retention_lib import class_headlines, class_study
+from retention_lib import class_agreement, class_headlines, class_likeness, class_rivals
 from retention_lib.config import HEADLINE_TESTS
 from retention_lib.simulated_study import as_traces, study
 
@@ -28,14 +28,14 @@ def tables(draws=60):
     gap = np.abs(np.subtract.outer(np.arange(6.0) ** 1.5, np.arange(6.0) ** 1.5))
     near = {"simulated": {"planted": gap, "features of phantom_deit": gap**2}}
     found = [
-        class_study.consistency(traces, rng, draws=draws, permutations=draws),
-        class_study.consistency(traces, rng, draws=draws, permutations=draws),
-        class_study.between_architectures(traces, rng, draws=draws, permutations=draws),
-        class_study.rivals(traces, {"simulated": traces}, rng, draws=draws),
-        class_study.beyond_margins(traces, rng, 19),
-        class_study.forgetting_by_likeness(traces, near, rng, draws=draws),
-        class_study.confused_with_nearest(traces, near, rng, draws, draws),
-        class_study.measures_agree(traces, near, rng, draws),
+        class_agreement.consistency(traces, rng, draws=draws, permutations=draws),
+        class_agreement.consistency(traces, rng, draws=draws, permutations=draws),
+        class_agreement.between_architectures(traces, rng, draws=draws, permutations=draws),
+        class_rivals.rivals(traces, {"simulated": traces}, rng, draws=draws),
+        class_rivals.beyond_margins(traces, rng, 19),
+        class_likeness.forgetting_by_likeness(traces, near, rng, draws=draws),
+        class_likeness.confused_with_nearest(traces, near, rng, draws, draws),
+        class_likeness.measures_agree(traces, near, rng, draws),
     ]
     return traces, near, [table.assign(dataset="phantom_x") for table in found]
 

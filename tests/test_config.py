@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retention_lib.config import (
+    ALL_ARMS,
     LITERAL,
     PROFILES,
     RETENTION,
@@ -42,6 +43,8 @@ OTHER = {
     "flip": False,
     "amp": "off",
     "deterministic": True,
+    "sampler": "loss_proportional",
+    "presentations": 0.5,
 }
 STUDY = Study(
     base={"epochs": 5},
@@ -101,7 +104,13 @@ def test_wrong_type_quotes_both_sides(name, value, expected):
         ("crop_scale", 0.0),
         ("crop_scale", 1.01),
         ("schedule", "linear"),
-        ("sampler", "leitner"),
+        ("sampler", "leitnerr"),
+        ("presentations", 0.0),
+        ("presentations", 1.5),
+        ("presentations", float("nan")),
+        ("recall_threshold", 1.0),
+        ("recall_threshold", 0.7),  # uniform sampling does not read it
+        ("pilot_seed", 1),
         ("amp", "fp16"),
     ],
 )
@@ -161,14 +170,94 @@ def test_key_is_the_same_under_any_hash_seed():
 
 def test_every_field_is_part_of_the_key():
     names = {f.name for f in dataclasses.fields(RunConfig)}
-    assert names - set(OTHER) == {"sampler"}  # one choice only, so far
+    assert names - set(OTHER) == {"recall_threshold", "pilot_seed"}  # of some samplers only
     base = RunConfig("octdl")
+    spaced = base.replace(sampler="spaced", presentations=0.5)
+    other = base.replace(sampler="spaced_other_seed", presentations=0.5, pilot_seed=3)
     keys = [
         base.key("a"),
         base.key("b"),
         *(base.replace(**{k: v}).key("a") for k, v in OTHER.items()),
+        *(c.key("a") for c in (spaced, spaced.replace(recall_threshold=0.7))),
+        *(c.key("a") for c in (other, other.replace(pilot_seed=4))),
     ]
-    assert len(set(keys)) == len(OTHER) + 2
+    assert len(set(keys)) == len(OTHER) + 6
+
+
+def test_fields_that_came_later_leave_earlier_keys_and_settings_alone():
+    config = RunConfig("octdl")
+    assert not {"presentations", "recall_threshold", "pilot_seed"} & set(config.to_dict())
+    assert RunConfig.from_dict({**config.to_dict(), "presentations": 1}) == config
+    half = config.replace(presentations=0.5)
+    assert half.to_dict()["presentations"] == 0.5 and half.key() != config.key()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sampler": "spaced"},
+            r"must be in \(0, 1\) for the sampler 'spaced', got 1",
+        ),
+        ({"sampler": "leitner", "recall_threshold": 0.3}, r"recall_threshold must be left alone"),
+        (
+            {"sampler": "spaced_other_seed"},
+            r"a seed other than .*\(0\), got None",
+        ),
+        (
+            {"sampler": "spaced_other_seed", "pilot_seed": 0},
+            r"than the run's own \(0\), got 0",
+        ),
+        (
+            {"sampler": "spaced", "pilot_seed": 2},
+            r"must be None for the sampler 'spaced'",
+        ),
+    ],
+)
+def test_settings_that_a_sampler_does_not_read_are_refused(settings, message):
+    if "spaced" != settings["sampler"] or "pilot_seed" in settings:
+        settings = {"presentations": 0.5, **settings}
+    with pytest.raises(ValueError, match=message):
+        RunConfig("cub", **settings)
+
+
+def test_a_pilot_is_the_uniform_run_with_otherwise_the_same_settings():
+    shared = {"presentations": 0.5, "lr": 3e-4, "seed": 2}
+    spaced = RunConfig("cub", sampler="spaced_shuffled", recall_threshold=0.3, **shared)
+    assert spaced.pilot() == RunConfig("cub", **shared)
+    other = RunConfig("cub", sampler="spaced_other_seed", pilot_seed=5, **shared)
+    assert other.pilot() == RunConfig("cub", **shared).replace(seed=5)
+    assert RunConfig("cub", sampler="leitner", **shared).pilot() is None
+
+
+def test_arms_are_a_part_of_the_grid():
+    arms = ("uniform", "spaced", "spaced_other_seed")
+    base = {"presentations": 0.5, "recall_threshold": 0.4}
+    study = STUDY.replace(base=base, arms=arms, archs=("resnet18",))
+    configs = study.configs()
+    assert len(configs) == 2 * 3 * 3 and len({c.key() for c in configs}) == 18
+    assert [c.sampler for c in configs[:9:3]] == list(arms)
+    assert [c.recall_threshold for c in configs[:9:3]] == [0.5, 0.4, 0.4]
+    assert [(c.seed, c.pilot_seed) for c in configs[6:9]] == [(0, 1), (1, 2), (2, 0)]
+    assert {p for c in configs if (p := c.pilot())} <= set(configs)
+    assert STUDY.replace(base={"sampler": "loss_proportional"}).configs()[0].seed == 0
+    with pytest.raises(ValueError, match=r"\['sampler'\] are set by the study's grid"):
+        STUDY.replace(base={"sampler": "leitner"}, arms=arms)
+    with pytest.raises(ValueError, match=r"arms must be without repeats"):
+        STUDY.replace(arms=("uniform", "uniform"))
+    with pytest.raises(ValueError, match=r"needs two seeds or more, got \(0,\)"):
+        study.replace(seeds=(0,))
+
+
+def test_every_profile_has_a_sampling_study_that_starts_with_uniform():
+    for found in PROFILES.values():
+        configs = found.sampling.configs()
+        assert configs[0].sampler == "uniform" and {c.presentations for c in configs} == {0.5}
+        assert set(found.sampling.datasets) <= set(found.study.datasets)
+    assert len(PROFILES["smoke"].sampling.configs()) == 4
+    assert min(PROFILES["real"].sampling.seeds) >= 10 and "oracle" not in ALL_ARMS
+    with pytest.raises(ValueError, match=r"Profile.sampling must be a study whose first arm"):
+        Profile("x", STUDY, 10, True, STUDY)
 
 
 @given(st.integers(0, 10**6), st.floats(1e-8, 9.9), st.integers(1, 10**4))

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from retention_lib import audit_plots, consistency
 from retention_lib.config import HEADLINE_TESTS
-from retention_lib.implied import INGREDIENTS, implied_by_runs
+from retention_lib.implied import INGREDIENTS, implied_by, ingredients
 
 P = [0.04, 0.0005, 0.3, 0.012, 0.0005]
 
@@ -68,7 +68,7 @@ def test_ingredients_survive_the_way_through_records():
     found = pd.DataFrame(records).assign(profile="real")
     by_records = consistency.implied_table(found)
     values = consistency.early_loss(traces), consistency.decay_constants(traces)
-    directly = implied_by_runs(*values, traces.runs, traces.labels)
+    directly = implied_by(ingredients(*values, traces.runs, traces.labels))
     for column in ("implied_low", "implied_high", "measured_low", "measured_high"):
         np.testing.assert_allclose(by_records[column], directly[column], rtol=1e-12)
     assert by_records["contradicts"].tolist() == directly["contradicts"].tolist()

@@ -229,6 +229,16 @@ def test_a_tar_that_escapes_writes_nothing(tmp_path, members, message):
     assert [p.name for p in tmp_path.iterdir()] == ["x.tgz"]
 
 
+@pytest.mark.parametrize("kept", [0.4, 0.9])
+def test_a_truncated_tar_is_named_with_what_to_do(tmp_path, kept):
+    members = [(f"folder/{i}.bin", os.urandom(40_000)) for i in range(4)]
+    whole = make_tar(tmp_path / "whole.tgz", members)
+    cut = tmp_path / "cut.tgz"
+    cut.write_bytes(whole.read_bytes()[: int(kept * whole.stat().st_size)])
+    with pytest.raises(ValueError, match=r"cut\.tgz is damaged .*delete it and fetch it again"):
+        download.safe_extract(cut, tmp_path / "out")
+
+
 def test_nothing_is_written_through_a_link_that_was_there(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

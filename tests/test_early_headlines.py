@@ -9,7 +9,7 @@ import pytest
 from retention_lib.config import HEADLINE_TESTS
 from retention_lib.early_headlines import early_records
 from retention_lib.headlines import QUANTITIES
-from retention_lib.transfer import ALL
+from retention_lib.link_tables import ALL
 
 CNN, VIT = "phantom_resnet18", "phantom_deit"
 

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from test_early_headlines import CNN, VIT, made
 
-from retention_lib import early_plots, layout, plots
+from retention_lib import early_plots, layout, style
 from retention_lib.early_headlines import EARLY_ROWS, early_records
 from retention_lib.style import looks
 
 
 @pytest.fixture
 def ax():
-    figure, axes = plots.new_figure()
+    figure, axes = style.new_figure()
     yield axes[0, 0]
     plt.close(figure)
 
@@ -54,7 +54,7 @@ def test_deciles_and_rivals(ax):
     assert texts(ax) == ["resnet18, n = 7 a tenth", "deit, n = 7 a tenth", "no relation"]
     main = made()[0].assign(predictor="early loss")
     both = [main.assign(quantity=q) for q in ("spearman", "given class")]
-    figure, axes = plots.new_figure()
+    figure, axes = style.new_figure()
     early_plots.rivals(axes[0, 0], pd.concat(both))
     assert texts(axes[0, 0])[-1] == "given class"
     plt.close(figure)

@@ -6,17 +6,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_images
 from simulated import CNN, VIT
 
-from retention_lib import overlap_plots, plots
+from retention_lib import agreement, overlap_plots, style
 from retention_lib.agreement import CROSS, SAME
-from retention_lib.style import TRUTH
 
 
 @pytest.fixture
 def ax():
-    figure, axes = plots.new_figure(width=3.4, height=3)
+    figure, axes = style.new_figure(width=3.4, height=3)
     yield axes[0, 0]
     plt.close(figure)
 
@@ -85,37 +83,6 @@ def test_correlations_of_constant_scores_draw_nothing_and_do_not_fail(ax):
     assert ax.get_xlim() == pytest.approx((-0.05, 1.02))
 
 
-def gallery_of(images):
-    of = images.samples.iloc[[5, 9, 2]]
-    table = pd.DataFrame({"forgets": [CNN, CNN, VIT], "keeps": [VIT, VIT, CNN]})
-    table["sample_id"] = of["sample_id"].to_numpy()
-    table["class"] = [images.classes[c] for c in of["label"]]
-    table = table.assign(events=[2.0, 1.5, 1.0], events_keeps=0.0)
-    return table.assign(noisy=[False, True, False])
-
-
-def test_gallery_shows_the_pictures_of_its_samples(ax):
-    images = make_images()
-    table = gallery_of(images)
-    overlap_plots.gallery_strip(ax, images, table)
-    shown = [np.asarray(image.get_array()) for image in ax.images]
-    for picture, row in zip(shown, (5, 9, 2), strict=True):
-        np.testing.assert_array_equal(picture, images.images[row])
-    words = [text.get_text() for text in ax.texts]
-    assert words[0] == "resnet18 forgets, deit keeps" and words[3] == "deit forgets, resnet18 keeps"
-    assert words[1].split("\n")[1:] == ["2.0 | 0.0", table["sample_id"][0][:6]]
-    frames = [p for p in ax.patches if p.get_edgecolor() == plt.matplotlib.colors.to_rgba(TRUTH)]
-    assert len(frames) == 1
-
-
-def test_gallery_without_images_or_samples_says_so(ax):
-    table = gallery_of(make_images())
-    overlap_plots.gallery_strip(ax, None, table)
-    assert ax.texts[0].get_text() == "published traces only: no images here"
-    overlap_plots.gallery_strip(ax, make_images(), table.iloc[:0])
-    assert ax.texts[1].get_text() == "no such samples"
-
-
 def test_conventions_keep_their_ceilings_in_sight(ax):
     table = pd.DataFrame({"excess": [0.3, 0.1], "ci_low": [0.2, -0.1], "ci_high": [0.4, 0.2]})
     overlap_plots.conventions(ax, table.assign(primary=[True, False], room=[0.9, np.nan]))
@@ -124,3 +91,16 @@ def test_conventions_keep_their_ceilings_in_sight(ax):
     ceiling = next(line for line in ax.lines if line.get_label() == "ceiling")
     assert np.isnan(ceiling.get_ydata()[0]) and ceiling.get_ydata()[1] == 0.9
     assert "above 50%" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_overlap_curve_has_chance_and_ceiling(ax):
+    a, b = np.random.default_rng(0).poisson(0.5, (2, 200))
+    curve = agreement.overlap_curve(a, b).assign(low=0.0, high=0.5)
+    overlap_plots.overlap_curve(ax, curve, ceiling={"resnet18": curve}, n=200)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "between architectures, n = 200",
+        "resnet18, other seed (ceiling)",
+        "chance",
+    ]
+    assert ax.lines[0].get_ydata() == pytest.approx(curve["jaccard"])
+    assert ax.get_xlim() == (0, 50)

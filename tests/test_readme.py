@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retention_lib import config, paths, report
+from retention_lib import config, paths, results_table
 
 README = (paths.ROOT / "README.md").read_text()
 
@@ -37,7 +37,7 @@ def test_the_table_is_what_the_result_files_say(tmp_path):
     copy = tmp_path / "README.md"
     copy.write_text(README)
     (tmp_path / "figures").symlink_to(paths.ROOT / "figures")
-    report.update_readme(copy)
+    results_table.update_readme(copy)
     assert copy.read_text() == README
 
 

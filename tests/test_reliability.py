@@ -9,8 +9,10 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from retention_lib.agreement import CROSS, SAME
+from retention_lib.beta_binomial import beta_binomial
+from retention_lib.disattenuation import disattenuated
 from retention_lib.intervals import one_row, t_interval
-from retention_lib.noise_ceiling import beta_binomial, disattenuated, noise_ceiling
+from retention_lib.noise_ceiling import noise_ceiling
 from retention_lib.reliability import (
     icc,
     seeds_needed,
@@ -19,7 +21,9 @@ from retention_lib.reliability import (
     split_half,
 )
 from retention_lib.resampled import count_batches
-from retention_lib.run_correlations import MEASURES, correlation_matrices, moments, seed_to_seed
+from retention_lib.run_correlations import MEASURES, correlation_matrices
+from retention_lib.run_moments import moments
+from retention_lib.seed_correlations import seed_to_seed
 from retention_lib.simulated_study import study
 from retention_lib.ties import topk_jaccard
 

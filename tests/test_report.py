@@ -1,4 +1,4 @@
-"""Verdicts by the fixed rule, result files that do not change, and the README's table."""
+"""Verdicts by the fixed rule, and result files that do not change."""
 
 import dataclasses
 import json
@@ -32,28 +32,28 @@ ROW = one_row(0.33, 0.30, 0.36, 1600, 0.001, "bootstrap")
 def test_the_rule(interval, expected):
     low, high = interval
     rule = {"paper": 0.34, "tolerance": 0.05, "null": 0.053}
-    assert report.verdict((low + high) / 2, low, high, scale="paper", **rule) == expected
-    assert report.verdict(0.3, low, high, scale="reduced", **rule) == "not tested at this scale"
-    assert report.verdict(0.3, low, high, scale="phantom", **rule) == "instrument check"
+    assert verdicts.verdict((low + high) / 2, low, high, scale="paper", **rule) == expected
+    assert verdicts.verdict(0.3, low, high, scale="reduced", **rule) == "not tested at this scale"
+    assert verdicts.verdict(0.3, low, high, scale="phantom", **rule) == "instrument check"
 
 
 def test_the_rule_at_its_edges():
     common = {"tolerance": 0.05, "scale": "paper"}
-    assert report.verdict(0.3, 0.29, 0.31, paper=None, **common) is None
-    assert report.verdict(0.2, 0.19, 0.21, paper=0.34, **common) == "not reproduced"  # no null
-    assert report.verdict(0.28, 0.26, 0.31, paper=(0.3, 0.5), **common) == "reproduced"
-    assert report.verdict(0.2, 0.18, 0.22, paper=(0.3, 0.5), null=0, **common) == "same direction"
-    assert report.verdict(-0.2, -0.3, -0.1, paper=-0.5, null=0, **common) == "same direction"
+    assert verdicts.verdict(0.3, 0.29, 0.31, paper=None, **common) is None
+    assert verdicts.verdict(0.2, 0.19, 0.21, paper=0.34, **common) == "not reproduced"  # no null
+    assert verdicts.verdict(0.28, 0.26, 0.31, paper=(0.3, 0.5), **common) == "reproduced"
+    assert verdicts.verdict(0.2, 0.18, 0.22, paper=(0.3, 0.5), null=0, **common) == "same direction"
+    assert verdicts.verdict(-0.2, -0.3, -0.1, paper=-0.5, null=0, **common) == "same direction"
     with pytest.raises(ValueError, match="scale must be one of"):
-        report.verdict(0.2, 0.1, 0.3, 0.3, 0.05, "real")
+        verdicts.verdict(0.2, 0.1, 0.3, 0.3, 0.05, "real")
     with pytest.raises(ValueError, match="tolerance must be positive, got 0"):
-        report.verdict(0.2, 0.1, 0.3, 0.3, 0, "paper")
+        verdicts.verdict(0.2, 0.1, 0.3, 0.3, 0, "paper")
     with pytest.raises(ValueError, match=r"ci_low must not exceed ci_high, got 0.3 > 0.1"):
-        report.verdict(0.2, 0.3, 0.1, 0.3, 0.05, "paper")
+        verdicts.verdict(0.2, 0.3, 0.1, 0.3, 0.05, "paper")
 
 
 def test_the_papers_numbers():
-    of = report.paper_value
+    of = verdicts.paper_value
     assert of("architecture_overlap", "octdl", "jaccard").value == 0.34
     assert of("architecture_overlap", "cub", "jaccard").value == 0.15
     assert of("decay_structure", "cub", "r2_vit").value == 0.74
@@ -62,21 +62,21 @@ def test_the_papers_numbers():
     assert of("early_loss", "octdl", "spearman").value == (0.30, 0.50)
     assert of("architecture_overlap", "phantom_oct", "jaccard") is None
     assert of("decay_structure", "folder:x", "r2_vit") is None
-    assert all(0 < value.tolerance <= 0.1 for value in report.PAPER.values())
+    assert all(0 < value.tolerance <= 0.1 for value in verdicts.PAPER.values())
     with pytest.raises(dataclasses.FrozenInstanceError):
         of("early_loss", "octdl", "spearman").tolerance = 1
 
 
 def test_a_record_takes_paper_and_verdict_from_the_table():
-    real = report.record("architecture_overlap", "octdl", "jaccard", ROW, chance=0.06)
+    real = verdicts.record("architecture_overlap", "octdl", "jaccard", ROW, chance=0.06)
     assert tuple(real) == verdicts.FINDING
     assert (real["paper"], real["tolerance"], real["verdict"]) == (0.34, 0.05, "reproduced")
-    phantom = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW, planted=0.3)
+    phantom = verdicts.record("architecture_overlap", "phantom_oct", "jaccard", ROW, planted=0.3)
     assert (phantom["paper"], phantom["verdict"]) == (None, "instrument check")
-    far = report.record("architecture_overlap", "cub", "jaccard", ROW, chance=0.06)
+    far = verdicts.record("architecture_overlap", "cub", "jaccard", ROW, chance=0.06)
     assert far["verdict"] == "same direction"  # judged against the chance level it came with
     with pytest.raises(ValueError, match="row must have one row, got 2"):
-        report.record("a", "octdl", "b", pd.concat([ROW, ROW]))
+        verdicts.record("a", "octdl", "b", pd.concat([ROW, ROW]))
 
 
 def save(folder, findings=None, profile="phantom", notebook="01_architecture_overlap"):
@@ -84,7 +84,7 @@ def save(folder, findings=None, profile="phantom", notebook="01_architecture_ove
     ax.plot([0, 1])
     if findings is None:
         row = one_row(np.float64(1 / 3), 0.2, np.float32(0.5), np.int64(80), np.nan, "bootstrap")
-        findings = [report.record("architecture_overlap", "phantom_oct", "jaccard", row, 0.05)]
+        findings = [verdicts.record("architecture_overlap", "phantom_oct", "jaccard", row, 0.05)]
     configs = [RunConfig("phantom_oct", seed=1), "phantom_oct-resnet18-s0-0123456789"]
     data = pd.DataFrame({"share": [0.1], "jaccard": [1 / 3]})
     path = report.save_result(notebook, profile, findings, fig, data, configs, folder)
@@ -116,7 +116,7 @@ def test_a_result_that_differs_only_in_its_commit_is_left_as_it_is(tmp_path):
     path.write_text(json.dumps(old))
     save(tmp_path)
     assert json.loads(path.read_text())["commit"] == "0" * 40
-    changed = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW)
+    changed = verdicts.record("architecture_overlap", "phantom_oct", "jaccard", ROW)
     save(tmp_path, [changed])
     assert json.loads(path.read_text())["commit"] != "0" * 40
 
@@ -166,47 +166,3 @@ def test_names_and_files_are_checked(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
         report.check_result(tmp_path / "x.json")
-
-
-def test_the_summary_says_not_yet_run_until_it_is(tmp_path):
-    empty = report.summary_table(tmp_path)
-    assert list(empty.columns)[:4] == ["Finding", "Paper", "OCTDL", "CUB-200-2011"]
-    assert "nstrument check" in empty.columns[4]
-    assert empty.loc[0, "Paper"] == "0.34 (OCTDL), 0.15 (CUB-200-2011)"
-    assert "0.30 to 0.50" in set(empty["Paper"])
-    assert (empty[["OCTDL", "CUB-200-2011"]] == "not yet run").all(axis=None)
-
-    known = report.record("architecture_overlap", "phantom_oct", "known_overlap", ROW, planted=0.4)
-    own = report.record("architecture_overlap", "phantom_oct", "jaccard", ROW, chance=0.08)
-    save(tmp_path, [own, known])
-    real = report.record("architecture_overlap", "octdl", "jaccard", ROW, 0.06, 0.5)
-    absent = one_row(math.nan, math.nan, math.nan, 0, math.nan, "not yet run")
-    cub = report.record("architecture_overlap", "cub", "jaccard", absent, scale="reduced")
-    save(tmp_path, [real, cub], profile="real")
-    table = report.summary_table(tmp_path)
-    assert table.loc[0, "OCTDL"] == (
-        "0.33 [0.30, 0.36], n = 1,600, chance 0.06, ceiling 0.50: **reproduced**"
-    )
-    assert table.loc[0, "CUB-200-2011"] == "not yet run"
-    assert table.iloc[0, 4] == "oct 0.33 [0.30, 0.36] (nothing planted)"
-    assert table.iloc[-1, [0, 1, 2]].tolist() == ["architecture overlap: known overlap", "–", "–"]
-    assert table.iloc[-1, 4] == "oct 0.33 [0.30, 0.36] (planted 0.40)"
-    save(tmp_path, [own], notebook="02_decay_structure")
-    with pytest.raises(ValueError, match="already reported by another notebook"):
-        report.summary_table(tmp_path)
-
-
-def test_the_readme_changes_between_its_markers_only(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
-    report.update_readme(readme)
-    text = readme.read_text()
-    assert text.startswith(f"before\n{report.START}\n\n| Finding | Paper |")
-    assert text.endswith(f"{report.END}\nafter\n") and "old" not in text
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1
-    report.update_readme(readme, tmp_path / "figures")
-    assert readme.read_text() == text
-    readme.write_text(f"{report.END} {report.START}")
-    with pytest.raises(ValueError, match="expected <!-- results:begin --> and then"):
-        report.update_readme(readme)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import CPU, make_config, make_images, start_run, train_run
 
-from retention_lib import data, rundir, study, train
+from retention_lib import data, lock, study, train
 from retention_lib.rundir import RunDir
 
 EPOCHS = 4
@@ -48,7 +48,7 @@ def in_the_warm_up():
 def while_a_trace_is_written():
     rename = os.replace
     # the temporary file is whole and flushed, but has not got its name yet
-    rundir.os.replace = lambda a, b: die() if "epoch=001" in str(b) else rename(a, b)
+    lock.os.replace = lambda a, b: die() if "epoch=001" in str(b) else rename(a, b)
 
 
 def after_a_trace_before_its_checkpoint():
@@ -61,7 +61,7 @@ def right_after_a_checkpoint():
 
 def in_the_middle_of_a_later_epoch():
     calls = []
-    after(train, "observe", lambda *args: calls.append(0) or len(calls) == 2 * BATCHES + 1)
+    after(train.Recorder, "add", lambda *args: calls.append(0) or len(calls) == 2 * BATCHES + 1)
 
 
 def before_the_run_is_marked_as_done():

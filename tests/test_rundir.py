@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import stat
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from conftest import make_config, start_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retention_lib import rundir
+from retention_lib import lock
 from retention_lib.rundir import QUANTITIES, RunDir
 
 
@@ -102,7 +103,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(run, monkeypatch):
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rundir.os, "fsync", fail)
+        patch.setattr(lock.os, "fsync", fail)
         for write in (
             lambda: run.write_epoch(1, random_view(20, seed=2), None, np.zeros(20, int)),
             lambda: run.write_metrics({"epoch": 1}),
@@ -113,28 +114,39 @@ def test_a_failed_write_leaves_the_file_as_it_was(run, monkeypatch):
                 write()
     assert run.epoch_file(1).read_bytes() == before
     assert not run.is_done and run.load_checkpoint() is None
-    assert sorted(f.name for f in run.folder.iterdir()) == [
-        "checkpoint.tmp",
-        "done.json.tmp",
-        "metrics.jsonl.tmp",
-        "trace",
-    ]
+    assert [f.name for f in run.folder.iterdir()] == ["trace"]  # nothing half-written is left
+    left = run.epoch_file(2).with_name("epoch=002.parquet.tmp")  # as by a process that was killed
+    left.write_bytes(b"half")
     assert run.progress() == "epoch 1"  # temporary files do not count
-    run.write_epoch(1, random_view(20, seed=2), None, np.zeros(20, int))  # and are overwritten
-    assert [f.name for f in (run.folder / "trace").iterdir()] == ["epoch=001.parquet"]
+    run.write_epoch(2, random_view(20, seed=2), None, np.zeros(20, int))  # and are overwritten
+    left.write_bytes(b"half")
+    run.tidy()
+    assert sorted(f.name for f in (run.folder / "trace").iterdir()) == [
+        "epoch=001.parquet",
+        "epoch=002.parquet",
+    ]
 
 
 def test_files_are_flushed_before_they_are_renamed(run, monkeypatch):
     done = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(rundir.os, "fsync", lambda fd: done.append("fsync") or fsync(fd))
-    monkeypatch.setattr(rundir.os, "replace", lambda a, b: done.append(b.name) or replace(a, b))
+
+    def flush(fd):
+        done.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(lock.os, "fsync", flush)
+    monkeypatch.setattr(lock.os, "replace", lambda a, b: done.append(b.name) or replace(a, b))
     run.write_epoch(1, random_view(5), None, np.zeros(5, int))
     run.write_metrics({"epoch": 1})
     run.save_checkpoint({"epoch": 1})
     run.finish({})
     names = ["epoch=001.parquet", "metrics.jsonl", "checkpoint.pt", "done.json"]
-    assert done == [x for name in names for x in ("fsync", name)]
+    assert [x for x in done if x != "folder"] == [x for name in names for x in ("file", name)]
+    # What checkpoint and done.json count on has its name on the disk before they have theirs.
+    for name in names[2:]:
+        assert done[done.index(name) - 3 : done.index(name)] == ["folder", "folder", "file"]
+    assert done[-1] == "folder"
 
 
 def test_samples_and_settings_survive(tmp_path, tiny):

@@ -10,13 +10,13 @@ from matplotlib.colors import to_hex
 from simulated import CNN, VIT
 from test_stability_headlines import SCORE, made_tables
 
-from retention_lib import plots, stability_plots
+from retention_lib import stability_plots, style
 from retention_lib.stability_headlines import stability_records
 
 
 @pytest.fixture
 def ax():
-    figure, axes = plots.new_figure()
+    figure, axes = style.new_figure()
     yield axes[0, 0]
     figure.canvas.draw()
     plt.close(figure)
@@ -35,7 +35,7 @@ def test_scores_have_a_row_an_interval_per_architecture_and_hollow_held_out(ax):
     stability_plots.by_score(ax, tables["agreement"], tables["held_out"], tables["redrawn"])
     own = by_label(ax, "resnet18, n = 500")
     assert own.get_xdata().tolist() == pytest.approx([0.11, 0.11])
-    assert to_hex(own.get_color()) == plots.colour(CNN).lower()
+    assert to_hex(own.get_color()) == style.colour(CNN).lower()
     hollow = [x for x in ax.lines if x.get_markerfacecolor() == "white" and len(x.get_xdata())]
     assert [x.get_xdata().tolist() for x in hollow] == [[0.3], [0.3]]
     names = [text.get_text() for text in ax.get_yticklabels()]
@@ -89,7 +89,7 @@ def test_a_column_draws_all_seven(ax):
                                                  "estimate": 0.1, "ci_low": 0.0, "ci_high": 0.2}]),
     }  # fmt: skip
     tables["variance"] = tables["variance"].assign(truncated=1.0)
-    figure, axes = plots.new_figure(7, 1, height=14)
+    figure, axes = style.new_figure(7, 1, height=14)
     stability_plots.column(axes[:, 0], "octdl", records, tables, SCORE)
     figure.canvas.draw()
     assert all(one.get_xlabel() for one in axes[[0, 1, 2, 3, 4, 6], 0])

@@ -10,12 +10,12 @@ from simulated import CNN, VIT, decaying, simulated, with_correct
 
 from retention_lib import (
     placebos,
-    plots,
     rivals,
     specification,
     structure,
     structure_headlines,
     structure_plots,
+    style,
     survival,
 )
 from retention_lib.config import LITERAL, ORIGINS, SIGNALS
@@ -200,7 +200,7 @@ def test_figure_column_draws_every_table(traces, rng):
         rivals.cross_seed(traces, rng, predictors=structure.predictors(), draws=20),
         survival.by_architecture(traces, survival.kaplan_meier),
     )
-    _, axes = plots.new_figure(7, 1, height=12)
+    _, axes = style.new_figure(7, 1, height=12)
     structure_plots.column(axes[:, 0], *tables)
     drawn = axes[3, 0].collections
     assert sum(len(c.get_segments()) for c in drawn) == len(readings)

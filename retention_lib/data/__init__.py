@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _draw(kind: str, n_train: int, size: int) -> ImageSet:
     if not file.is_file():
         images = module.draw(table, size)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp.npy")
+        temporary = file.with_suffix(f".{os.getpid()}.tmp.npy")  # another process may draw it too
         np.save(temporary, images)
         temporary.replace(file)
     images = np.load(file, mmap_mode="r")

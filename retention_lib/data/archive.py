@@ -34,14 +34,17 @@ def safe_extract(archive: str | Path, folder: str | Path) -> Path:
         Names the member, or says that the file is no archive.
     """
     archive, folder = Path(archive), Path(folder)
-    if tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            _extract(archive, folder, [_tar_entry(tar, m) for m in tar.getmembers()])
-    elif zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            _extract(archive, folder, [_zip_entry(zipped, i) for i in zipped.infolist()])
-    else:
-        raise ValueError(f"{archive} is neither a tar nor a zip archive")
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                _extract(archive, folder, [_tar_entry(tar, m) for m in tar.getmembers()])
+        elif zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                _extract(archive, folder, [_zip_entry(zipped, i) for i in zipped.infolist()])
+        else:
+            raise ValueError(f"{archive} is neither a tar nor a zip archive")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive} is damaged ({error}): delete it and fetch it again") from error
     return folder
 
 

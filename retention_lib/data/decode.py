@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from retention_lib import lock
 from retention_lib.data.imageset import ImageSet
 from retention_lib.data.known import check_identity
 from retention_lib.data.scan import read_image, tell
@@ -95,32 +96,50 @@ def decode(
             f"decode needs paths and a size of at least 1, got {len(paths)} and {size}"
         )
     target, notes = cache_dir / f"{key}.npy", cache_dir / f"{key}.broken.json"
-    if target.exists():
-        images = np.load(target, mmap_mode="r")
-        if images.shape != (len(paths), size, size, 3) or images.dtype != np.uint8:
-            raise ValueError(
-                f"{target} holds {images.dtype} {images.shape}, expected uint8 "
-                f"{(len(paths), size, size, 3)}; delete it to decode again"
-            )
+    if not target.exists():
+        with lock.hold(cache_dir / f"{key}.lock", log=log):
+            if not target.exists():  # another process may have decoded meanwhile
+                start = time.perf_counter()
+                _fill(paths, size, target, notes, workers or os.cpu_count(), fit)
+                seconds = time.perf_counter() - start
+                if log is not None:
+                    log(f"decoded {len(paths)} images at {size} px in {seconds:.1f} s")
+    return _open(target, notes, (len(paths), size, size, 3))
+
+
+def _open(target: Path, notes: Path, shape: tuple) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    try:
+        images = np.load(target, mmap_mode="r", allow_pickle=False)
         broken = json.loads(notes.read_text()) if notes.exists() else []
-        return images, [(path, reason) for path, reason in broken]
-    start = time.perf_counter()
-    broken = _fill(paths, size, target, notes, workers or os.cpu_count(), fit)
-    seconds = time.perf_counter() - start
-    if log is not None:
-        log(f"decoded {len(paths)} images at {size} px in {seconds:.1f} s")
-    return np.load(target, mmap_mode="r"), broken
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{target} is damaged ({error}); delete it to decode again") from error
+    if images.shape != shape or images.dtype != np.uint8:
+        raise ValueError(
+            f"{target} holds {images.dtype} {images.shape}, expected uint8 {shape}; delete it to "
+            "decode again"
+        )
+    return images, [(path, reason) for path, reason in broken]
 
 
-def _fill(paths: list[Path], size: int, target: Path, notes: Path, workers: int, fit: str):
+def _fill(paths: list[Path], size: int, target: Path, notes: Path, workers: int, fit: str) -> None:
     """Decode into a temporary file, then give it its name: a half-written cache is never opened."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f"{target.stem}.*.tmp"):  # by a process that was killed
+        left.unlink()
     need, free = len(paths) * size * size * 3, shutil.disk_usage(target.parent).free
-    if need > free:  # a full disk under a memory map would kill the process without a message
-        raise OSError(f"decoding to {target} needs {need} bytes, {free} are free")
+    if need > free:
+        raise OSError(
+            f"decoding to {target} needs {need} bytes, {free} are free; make room, or let "
+            "RETENTION_HOME name a folder on another disk"
+        )
     temporary = target.with_name(f"{target.stem}.{os.getpid()}.tmp")
     shape = (len(paths), size, size, 3)
-    images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(temporary)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise lock.explained(error, target) from error
 
     def one(row: int) -> tuple[str, str] | None:
         try:
@@ -139,7 +158,13 @@ def _fill(paths: list[Path], size: int, target: Path, notes: Path, workers: int,
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return broken
+
+
+def _reserve(file: Path) -> None:
+    """Claim the disk for a file: a full disk under a memory map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 def assemble(

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from retention_lib import lock
 from retention_lib.data.archive import safe_extract
 
 #: CaltechDATA record 65de6-vp158. Verified in public code on GitHub: the address in
@@ -186,6 +187,15 @@ def ensure_cub(
     place = root / "CUB_200_2011"
     if place.exists():
         return place
+    with lock.hold(root / ".cub.lock", log=log):
+        if not place.exists():  # another process may have put it there meanwhile
+            _put_cub(root, place, url, size, md5, log)
+    return place
+
+
+def _put_cub(root: Path, place: Path, url: str, size, md5, log) -> None:
+    for left in root.glob(".cub-*"):  # by a process that was killed
+        shutil.rmtree(left)
     if log is not None:
         log(f"downloading {url} to {root}")
     try:
@@ -201,7 +211,6 @@ def ensure_cub(
             names.replace(found / "attributes" / "attributes.txt")
         found.rename(place)
     archive.unlink()
-    return place
 
 
 def ensure_octdl(root: str | Path) -> Path:

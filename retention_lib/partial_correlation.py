@@ -1,9 +1,7 @@
-"""Notebook 05: does the loss after the head warm-up tell how fast a sample is forgotten?
+"""Spearman correlations given class and/or a control, of the data and of resamples.
 
-All correlations are Spearman's. A partial one is the correlation of rank residuals: global midranks
-minus their class mean ("given class"), and what is linear in the control's midranks ("given
-control") taken off. What is correlated is in `early_predictors`, what is asked of it in
-`early_study`, whether the link outlives a change of seed in `transfer`.
+A partial one is the correlation of rank residuals: global midranks minus their class mean ("given
+class"), and what is linear in the control's midranks ("given control") taken off.
 """
 
 from __future__ import annotations
@@ -11,18 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import special, stats
-from scipy.optimize import brentq
+from scipy import stats
 
-from retention_lib.checks import check_level
-from retention_lib.counted import Ties, midranks, ties_of
-from retention_lib.intervals import one_row
-from retention_lib.resampled import percentile_interval
-from retention_lib.run_correlations import observed_and_redrawn
+from retention_lib.counted import Ties, class_starts, midranks, ties_of
+from retention_lib.run_moments import observed_and_redrawn
 from retention_lib.threads import each
-
-QUANTITIES = ("spearman", "given class", "given control", "given class and control")
 
 
 class Link(NamedTuple):
@@ -66,7 +57,7 @@ def partial_spearman(
         )
     code = np.zeros(len(known[0]), int) if labels is None else _codes(labels)
     order, one = np.argsort(code, kind="stable"), np.ones((1, len(code)))
-    first = _starts(code[order])
+    first = class_starts(code[order])
     rest = [_residual(stats.rankdata(v)[None, order], one, first) for v in known]
     return float(_correlation(rest, one)[0])
 
@@ -173,109 +164,10 @@ def _one_pair(vectors, link: Link, pair, counts, code, ties: dict, known: dict) 
         if (key, own) not in known:
             known[key, own] = midranks(ties[key, own], w)
         if (key, own, link.by_class) not in known:
-            first = _starts(code[keep]) if link.by_class else np.zeros(1, int)
+            first = class_starts(code[keep]) if link.by_class else np.zeros(1, int)
             known[key, own, link.by_class] = _residual(known[key, own], w, first)
         rest.append(known[key, own, link.by_class])
     return _correlation(rest, w)
-
-
-def correlations(
-    predictor: np.ndarray,
-    target: np.ndarray,
-    runs: pd.DataFrame,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    rng: np.random.Generator,
-    draws: int = 2000,
-    level: float = 0.95,
-    control: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """Rank correlation of a predictor with a target in every run, plain and partial.
-
-    Parameters
-    ----------
-    predictor, control : array, (sample,) or (run, sample)
-        For instance `early_loss`, and the learned epoch as control.
-    target : array, (run, sample)
-        For instance `decay_constants`. NaN in any of the three leaves a sample out of that run.
-    runs : DataFrame
-        Columns `arch` and `seed`.
-
-    Returns
-    -------
-    DataFrame
-        One row per run and quantity of `QUANTITIES` (those without control if none is given):
-        `arch`, `seed`, `quantity`, then a one-row result with the percentile bootstrap over groups
-        within class. `p` is `nominal_log10_p`, also as extra `log10_p`.
-
-    Raises
-    ------
-    ValueError
-        On shapes that do not fit.
-    """
-    check_level(level)
-    target, shape = np.asarray(target, float), np.shape(target)
-    if shape != (len(runs), np.size(labels)) or np.shape(groups) != np.shape(labels):
-        raise ValueError(
-            f"target must be ({len(runs)} runs, {np.size(labels)} samples) with one group each, "
-            f"got {shape} and {np.size(groups)} groups"
-        )
-    given = {"x": predictor, "y": target} | ({} if control is None else {"z": control})
-    vectors = {name: np.broadcast_to(np.asarray(v, float), shape) for name, v in given.items()}
-    links = {q: Link("x", "y", "z" if "control" in q else None, "class" in q) for q in QUANTITIES}
-    links = {q: link for q, link in links.items() if control is not None or not link.control}
-    pairs = [(r, r) for r in range(len(runs))]
-    found = redrawn_correlations(vectors, links, pairs, groups, labels, rng, draws)
-    known = ~np.isnan(np.stack(list(vectors.values()))).any(0)
-    method, rows = f"percentile bootstrap over groups within class, {draws} draws, {level:.0%}", []
-    for r in range(len(runs)):
-        n, classes = int(known[r].sum()), len(np.unique(np.asarray(labels)[known[r]]))
-        for q, link in links.items():
-            rho = found[q][0, r]
-            ends = percentile_interval(found[q][1:, r], level)
-            controls = (classes - 1) * link.by_class + (link.control is not None)
-            log10_p = nominal_log10_p(rho, n, controls)
-            row = one_row(rho, *ends, n, 10**log10_p, method, log10_p=log10_p)
-            front = {"arch": runs["arch"].iloc[r], "seed": runs["seed"].iloc[r], "quantity": q}
-            rows.append(pd.DataFrame([front]).join(row))
-    return pd.concat(rows, ignore_index=True)
-
-
-def nominal_log10_p(rho: float, n: int, controls: int = 0) -> float:
-    """log10 of the two-sided p of t = rho sqrt(dof / (1 - rho^2)), dof = n - 2 - controls.
-
-    Takes samples as independent, and differs from 0 for whatever makes both vectors depend on
-    anything shared. Finite where p underflows: p = I_x(dof / 2, 1 / 2) at x = 1 - rho^2, whose
-    hypergeometric series takes over below 1e-250.
-
-    Examples
-    --------
-    >>> round(nominal_log10_p(0.2, 5994), 1)
-    -54.4
-    """
-    x, a = max(1 - rho**2, 1e-300), max(n - 2 - controls, 1) / 2
-    p = special.betainc(a, 0.5, x)
-    if not p < 1e-250:  # NaN stays NaN
-        return float(np.log10(p))
-    series = np.log(special.hyp2f1(a + 0.5, 1.0, a + 1, min(x, 0.999)))
-    tail = a * np.log(x) + np.log(abs(rho) / a) - special.betaln(a, 0.5) + series
-    return float(tail / np.log(10))
-
-
-def needed_rho(log10_p: float, n: int) -> float:
-    """Smallest Spearman correlation of n samples whose nominal p is at most 10^log10_p.
-
-    Examples
-    --------
-    >>> round(needed_rho(-45, 5994), 3)
-    0.182
-    """
-    return float(brentq(lambda rho: nominal_log10_p(rho, n) - log10_p, 1e-9, 1 - 1e-9))
-
-
-def _starts(code: np.ndarray) -> np.ndarray:
-    """Where each class begins among samples sorted by class."""
-    return np.flatnonzero(np.append(True, code[1:] != code[:-1]))
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
