@@ -48,7 +48,7 @@ HALF_LIVES = (0.25, 64.0)
 #: Observed recall is 0 or 1; kept away from both, or the observed half-life were 0 or infinite.
 RECALLS = (0.05, 0.95)
 #: Weight of the half-life in the loss (a tenth of theirs: of 0/1 recall the observed half-life is
-#: either short or long, and its square drowns the rest), of the squared weights, steps of an update.
+#: short or long, and its square drowns the rest) and of the squared weights; steps of an update.
 HALF_LIFE_WEIGHT, PENALTY, STEPS, RATE = 0.001, 0.01, 50, 0.1
 #: Smallest loss that divides a delay [nat].
 _LEAST_LOSS = 1e-6

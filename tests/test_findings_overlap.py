@@ -185,6 +185,7 @@ def test_an_architecture_that_forgets_more_of_all_alike_has_an_excess_by_rate():
     assert found["by_rate"].notna().sum() == 1
 
 
+@pytest.mark.slow
 def test_interval_of_the_excess_covers():
     rng, hits = np.random.default_rng(2), []
 

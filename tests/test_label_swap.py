@@ -90,6 +90,7 @@ def rejections(hazards, seeds, simulations, rng):
     return np.mean(unpaired), np.mean(swapped)
 
 
+@pytest.mark.slow
 def test_unpaired_log_rank_has_the_wrong_size_and_the_label_swap_has_not():
     rng, n, simulations = np.random.default_rng(13), 100, 400
     three_se = 3 * np.sqrt(0.05 * 0.95 / simulations)

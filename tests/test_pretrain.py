@@ -19,6 +19,7 @@ from retention_lib.models import PHANTOM_ARCHS, build_model, normalisation, pool
 SMALL = {"n": 48, "n_held_out": 24, "batch": 12, "log": lambda line: None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", sorted(PHANTOM_ARCHS))
 def test_loss_falls_and_an_interrupted_run_ends_with_the_same_weights(arch, tmp_path):
     whole = pretrain.run(arch, 10, 3, tmp_path / "whole", **SMALL)

@@ -87,6 +87,7 @@ def test_tau_covers_in_2000_simulations(rng):
     assert 0.93 <= tau_coverage(2000, rng) <= 0.97
 
 
+@pytest.mark.slow
 def test_tau_of_tied_counts_covers(rng):
     def draw(n):
         shared = rng.normal(size=n)
@@ -155,6 +156,7 @@ def spearman_coverage(simulations, rng):
     return np.mean(hits), np.mean(naive)
 
 
+@pytest.mark.slow
 def test_grouped_spearman_covers_where_the_naive_interval_does_not(rng):
     hits, naive = spearman_coverage(300, rng)
     assert 0.91 <= hits <= 0.98 and naive < 0.85
