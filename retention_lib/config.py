@@ -345,6 +345,8 @@ _PHANTOM = Study(
 _SHOWN = {"presentations": 0.5, "recall_threshold": 0.9}
 #: Four of the eight, so that a fresh machine trains them in two or three minutes.
 _ARMS = ("uniform", "spaced", "spaced_shuffled", "leitner")
+#: The arm that all others are compared with; its runs are their pilots.
+REFERENCE = "uniform"
 ALL_ARMS = tuple(name for name in SAMPLERS if name != "oracle")
 _SAMPLING = Study(
     base={**_PHANTOM.base, **_SHOWN, "n_train": 400, "epochs": 8, "warmup_epochs": 4},

@@ -58,7 +58,7 @@ def sampler_records(table: pd.DataFrame, scales: dict[str, str]) -> list:
     Parameters
     ----------
     table : DataFrame
-        Rows of `sampler_study.differences` with `dataset`.
+        Rows of `sampler_differences.differences` with `dataset`.
     scales : dict
         As in `headlines.overlap_records`.
 

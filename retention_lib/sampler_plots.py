@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from retention_lib import specification_plots
-from retention_lib.config import EQUIVALENCE_MARGIN
+from retention_lib.config import EQUIVALENCE_MARGIN, REFERENCE
+from retention_lib.sampler_differences import READINGS
 from retention_lib.sampler_headlines import ARMS, HEADLINE_ARM
-from retention_lib.sampler_study import READINGS, REFERENCE
 from retention_lib.style import CHANCE
 
 #: Colour (Okabe and Ito's), line and marker of every arm.
@@ -33,7 +33,7 @@ def paired_differences(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        Rows of `sampler_study.differences` of one architecture, measure `accuracy`.
+        Rows of `sampler_differences.differences` of one architecture, measure `accuracy`.
     """
     for y, (_, row) in enumerate(table.iterrows()):
         shade, _, marker = LOOKS[row["arm"]]
@@ -64,7 +64,7 @@ def curves(ax: Axes, table: pd.DataFrame, measure: str = "accuracy") -> Axes:
     Parameters
     ----------
     table : DataFrame
-        Rows of `sampler_study.learning_curves` of one architecture.
+        Rows of `sampler_outcomes.learning_curves` of one architecture.
     """
     for arm, of in table.groupby("arm", sort=False):
         shade, line, marker = LOOKS[arm]
@@ -88,7 +88,7 @@ def shown_against_constant(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        Rows of `sampler_study.shown_by_constant` of one architecture. Groups whose constants are
+        Rows of `presentations.shown_by_constant` of one architecture. Groups whose constants are
         equal in all seeds are one; the position is the group, the label its median constant.
     """
     groups = table.groupby("group")
@@ -116,7 +116,7 @@ def class_shares(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     table : DataFrame
-        Rows of `sampler_study.class_balance` of one architecture.
+        Rows of `presentations.class_balance` of one architecture.
     """
     size = table.groupby("class")["samples"].first().sort_values(ascending=False)
     names, arms = list(size.index), list(dict.fromkeys(table["arm"]))

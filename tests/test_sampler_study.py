@@ -12,7 +12,17 @@ import pytest
 from conftest import CPU, make_config
 from sklearn import metrics
 
-from retention_lib import headlines, paths, sampler_headlines, sampler_plots, sampler_study, style
+from retention_lib import (
+    headlines,
+    paths,
+    presentations,
+    sampler_differences,
+    sampler_headlines,
+    sampler_outcomes,
+    sampler_plots,
+    sampler_study,
+    style,
+)
 from retention_lib import study as runs
 from retention_lib.config import ALL_ARMS
 from retention_lib.equivalence import equivalence_power, tost_paired
@@ -38,7 +48,7 @@ def traces_of(correct: dict[tuple[str, int], list], arch: str = "resnet18") -> T
 def test_class_measures_are_sklearns():
     rng = np.random.default_rng(0)
     labels, predicted = rng.choice([0, 1, 3], 60), rng.integers(0, 4, (2, 3, 60))
-    found = sampler_study.class_measures(predicted, labels)
+    found = sampler_outcomes.class_measures(predicted, labels)
     for at in np.ndindex(2, 3):
         said = predicted[at]
         assert found["accuracy"][at] == pytest.approx(metrics.accuracy_score(labels, said))
@@ -56,7 +66,7 @@ def test_outcomes_by_hand():
         ("spaced", 1): [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]],
     }
     traces = traces_of(correct)
-    table = sampler_study.outcomes(traces, {"d": traces}).set_index(["arm", "seed"])
+    table = sampler_outcomes.outcomes(traces, {"d": traces}).set_index(["arm", "seed"])
     assert table["accuracy"].tolist() == [0.75, 0.5, 0.75, 0.25]
     assert table["events"].tolist() == [0.25, 0.0, 0.25, 0.0]
     # Uniform ends with 0.625 on average: 0.594 is reached at epoch 2, never (3), at once, never.
@@ -69,14 +79,14 @@ def test_the_hardest_tenth_is_not_chosen_by_the_run_itself():
     rng = np.random.default_rng(0)
     correct = {(a, s): rng.random((6, 50)) > 0.4 for s in range(3) for a in ("uniform", "spaced")}
     traces = traces_of(correct)
-    weights, score = sampler_study.hard_weights(traces), score_matrix(traces)
+    weights, score = sampler_outcomes.hard_weights(traces), score_matrix(traces)
     assert weights.sum(1) == pytest.approx(5.0) and weights.min() >= 0 and weights.max() <= 1
     seeds, uniform = traces.runs["seed"], traces.runs["sampler"] == "uniform"
     for i, seed in enumerate(seeds):
         mean = score[(uniform & (seeds != seed)).to_numpy()].mean(0)
         assert mean[weights[i] > 0].min() >= mean[weights[i] == 0].max()
     alone = traces.select(seed=0)
-    assert np.isnan(sampler_study.hard_weights(alone)).all()
+    assert np.isnan(sampler_outcomes.hard_weights(alone)).all()
 
 
 def test_regression_to_the_mean_is_no_effect():
@@ -87,7 +97,7 @@ def test_regression_to_the_mean_is_no_effect():
             (a, s): rng.random((8, 80)) > 0.3 for s in (0, 1, 2) for a in ("uniform", "leitner")
         }
         traces = traces_of(correct)
-        table = sampler_study.outcomes(traces, {"d": traces})
+        table = sampler_outcomes.outcomes(traces, {"d": traces})
         wide = table.pivot(index="seed", columns="arm", values="hard_retention")
         found.append((wide["leitner"] - wide["uniform"]).mean())
         score, right = score_matrix(traces), traces.correct()[:, -1]
@@ -112,7 +122,7 @@ def outcome_table(shift: dict[str, float], noise: float, archs=("resnet18",), se
 
 def test_differences_are_paired_and_judged_by_the_rule():
     table = outcome_table({"spaced": 0.0, "leitner": 0.05, "repeat": -0.05}, 0.003)
-    found = sampler_study.differences(table).set_index(["arm", "measure"])
+    found = sampler_differences.differences(table).set_index(["arm", "measure"])
     verdicts = found["verdict"].xs("accuracy", level="measure").to_dict()
     assert verdicts == {"spaced": "equivalent", "leitner": "better", "repeat": "worse"}
     assert found.loc[("leitner", "events"), "verdict"] == "better"  # fewer events are better
@@ -122,13 +132,13 @@ def test_differences_are_paired_and_judged_by_the_rule():
     row = tost_paired(wide["spaced"], wide["uniform"], 0.01).iloc[0]
     for name in ("estimate", "p", "low_90", "power", "smallest_detectable"):
         assert found.loc[("spaced", "accuracy"), name] == row[name]
-    vague = sampler_study.differences(outcome_table({"spaced": 0.0}, 0.05))
+    vague = sampler_differences.differences(outcome_table({"spaced": 0.0}, 0.05))
     assert set(vague["verdict"]) == {"undecided"}
 
 
 def test_several_architectures_are_averaged_within_the_seed():
     table = outcome_table({"spaced": 0.0}, 0.003, archs=("resnet18", "deit_small"))
-    found = sampler_study.differences(table).query("measure == 'accuracy'").set_index("arch")
+    found = sampler_differences.differences(table).query("measure == 'accuracy'").set_index("arch")
     assert list(found.index) == ["resnet18", "deit_small", "all"] and set(found["n"]) == {5}
     assert found.loc["all", "estimate"] == pytest.approx(found["estimate"].iloc[:2].mean())
     records = sampler_headlines.sampler_records(found.reset_index().assign(dataset="cub"),
@@ -143,12 +153,12 @@ def test_several_architectures_are_averaged_within_the_seed():
 
 def test_seeds_needed_give_the_power_and_one_less_does_not():
     for sd in (0.004, 0.01, 0.03):
-        n = sampler_study.seeds_for_equivalence(sd, 0.01)
+        n = sampler_differences.seeds_for_equivalence(sd, 0.01)
         power = [equivalence_power(0.01, sd / np.sqrt(k), k - 1) for k in (n - 1, n) if k > 1]
         assert power[-1] >= 0.8 and (len(power) == 1 or power[0] < 0.8)
-    assert sampler_study.seeds_for_equivalence(1e-5, 0.01) == 2
-    assert np.isnan(sampler_study.seeds_for_equivalence(0.0, 0.01))
-    assert sampler_study.seeds_for_equivalence(5.0, 0.01) == np.inf
+    assert sampler_differences.seeds_for_equivalence(1e-5, 0.01) == 2
+    assert np.isnan(sampler_differences.seeds_for_equivalence(0.0, 0.01))
+    assert sampler_differences.seeds_for_equivalence(5.0, 0.01) == np.inf
 
 
 def test_choosing_data_sets_and_arms():
@@ -176,39 +186,39 @@ def trained(tiny_data):
 
 
 def test_what_was_shown_is_counted_from_the_runs(trained):
-    spent = sampler_study.budgets(trained)
+    spent = presentations.budgets(trained)
     assert spent["presentations"].tolist() == [3 * 36] * 6
-    assert sampler_study.budgets([]).empty
-    counts = sampler_study.shown_counts(trained)
+    assert presentations.budgets([]).empty
+    counts = presentations.shown_counts(trained)
     assert counts.shape == (6, 72) and counts[4].max() > 3  # with replacement
-    groups = sampler_study.shown_by_constant(trained)
+    groups = presentations.shown_by_constant(trained)
     for _, of in groups.groupby(["arm", "seed"]):
         assert of["samples"].sum() == 72
         assert (of["samples"] * of["ratio"]).sum() == pytest.approx(72)
     spaced = groups[groups["arm"] == "spaced"].groupby("seed")
     assert all(of["ratio"].iloc[-1] > of["ratio"].iloc[0] for _, of in spaced)
-    balance = sampler_study.class_balance(trained)
+    balance = presentations.class_balance(trained)
     assert balance.groupby(["arm", "seed"])["share"].sum().tolist() == pytest.approx([1.0] * 6)
-    table = sampler_study.ratio_table(balance.assign(dataset="octdl"), "class", "samples")
+    table = presentations.ratio_table(balance.assign(dataset="octdl"), "class", "samples")
     assert list(table.columns) == ["uniform", "spaced", "loss_proportional"] and len(table) == 4
 
 
 def test_unequal_budgets_are_an_error(trained, monkeypatch):
-    counts = sampler_study.shown_counts(trained)
+    counts = presentations.shown_counts(trained)
     counts[1, 0] += 1
-    monkeypatch.setattr(sampler_study, "shown_counts", lambda folders: counts)
+    monkeypatch.setattr(presentations, "shown_counts", lambda folders: counts)
     with pytest.raises(ValueError, match="arms must show equally many"):
-        sampler_study.budgets(trained)
+        presentations.budgets(trained)
 
 
 def test_the_whole_analysis_and_its_figure(trained):
     traces, held_out = Traces.from_runs(trained), Traces.from_runs(trained, "val")
-    outcomes = sampler_study.outcomes(traces, {"octdl": held_out}).assign(dataset="octdl")
-    (found,) = sampler_study.by_dataset(outcomes).values()
-    table = sampler_study.differences(found).assign(dataset="octdl")
-    readings = sampler_study.conventions(held_out).assign(dataset="octdl")
+    outcomes = sampler_outcomes.outcomes(traces, {"octdl": held_out}).assign(dataset="octdl")
+    (found,) = sampler_outcomes.by_dataset(outcomes).values()
+    table = sampler_differences.differences(found).assign(dataset="octdl")
+    readings = sampler_differences.conventions(held_out).assign(dataset="octdl")
     assert len(readings) == 2 * 9 and readings["primary"].sum() == 2
-    summary = sampler_study.summary_of_conventions(readings)
+    summary = sampler_differences.summary_of_conventions(readings)
     first = table[(table["arm"] == "spaced") & (table["measure"] == "accuracy")].iloc[0]
     assert summary["primary"].iloc[0] == pytest.approx(first["estimate"])
     records = sampler_headlines.sampler_records(table, {"octdl": "reduced", "cub": None})
@@ -220,8 +230,8 @@ def test_the_whole_analysis_and_its_figure(trained):
     words = sampler_headlines.reading(table, {"octdl": "reduced", "cub": None})
     assert words["verdict"].tolist() == [first["verdict"], "not yet run"]
     figure, axes = style.new_figure(6, 1, 7, 10)
-    extra = (sampler_study.shown_by_constant(trained), sampler_study.class_balance(trained))
-    curves = sampler_study.learning_curves(held_out)
+    extra = (presentations.shown_by_constant(trained), presentations.class_balance(trained))
+    curves = sampler_outcomes.learning_curves(held_out)
     sampler_plots.column(axes[:, 0], table, curves, *extra, readings)
     lines = {round(float(line.get_xdata()[0]), 6) for line in axes[0, 0].lines if
              line.get_marker() == "s"}  # fmt: skip
@@ -234,7 +244,7 @@ def test_the_whole_analysis_and_its_figure(trained):
 def test_every_verdict_has_words_and_says_what_would_change_it(verdict):
     shift = {"equivalent": 0.0, "better": 0.05, "worse": -0.05, "undecided": 0.0}[verdict]
     noise = 0.05 if verdict == "undecided" else 0.003
-    table = sampler_study.differences(outcome_table({"spaced": shift, "leitner": 0.0}, noise))
+    table = sampler_differences.differences(outcome_table({"spaced": shift, "leitner": 0.0}, noise))
     row = sampler_headlines.reading(table.assign(dataset="d"), {"d": "phantom"}).iloc[0]
     assert (
         row["verdict"] == verdict
@@ -244,7 +254,7 @@ def test_every_verdict_has_words_and_says_what_would_change_it(verdict):
 
 
 def test_records_hold_no_infinity():
-    table = sampler_study.differences(outcome_table({"spaced": 0.0}, 5.0)).assign(dataset="d")
+    table = sampler_differences.differences(outcome_table({"spaced": 0.0}, 5.0)).assign(dataset="d")
     records = sampler_headlines.sampler_records(table, {"d": "phantom"})
     needed = next(r for r in records if r["quantity"] == "seeds_for_equivalence")
     assert np.isnan(needed["estimate"]) and len(headlines.verdict_table(records)) == len(records)
