@@ -94,7 +94,7 @@ def audit(results: dict[str, list[dict]]) -> pd.DataFrame:
         for check, (holds, detail) in {
             "same commit in every result": _one_value(of, "commit"),
             "same package versions": _one_value(of, "versions"),
-            "same runs behind every notebook that uses any": _same_runs(of),
+            "same runs behind notebooks 00 to 05": _same_runs(of),
             "every estimate lies in its own interval": _inside(table),
             "overlap between architectures below its noise ceiling": _below_ceiling(table),
             "misaligned overlap within 0.05 of chance": _misaligned(table),
@@ -118,7 +118,9 @@ def _one_value(of: list[dict], key: str) -> tuple[bool, str]:
 
 
 def _same_runs(of: list[dict]) -> tuple[bool, str]:
-    sets = {tuple(result["runs"]) for result in of if result["runs"]}
+    # Notebook 06 compares samplers on runs of its own; a data set not yet run has none.
+    shared = [result for result in of if result["notebook"] < "06"]
+    sets = {tuple(result["runs"]) for result in shared if result["runs"]}
     return len(sets) <= 1, f"{len(sets)} sets of runs"
 
 

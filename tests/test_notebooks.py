@@ -170,6 +170,25 @@ def test_smoke_numbers_are_in_range(smoke, dataset):
 
 
 @pytest.mark.notebook
+@pytest.mark.parametrize(
+    "notebook, quantity, low",
+    [
+        ("03_seed_stability", "spearman", -1),
+        ("04_class_forgetting", "kendall_w", 0),
+        ("05_early_loss", "spearman", -1),
+    ],
+)
+@pytest.mark.parametrize("dataset", ["phantom_oct", "phantom_birds"])
+def test_smoke_headlines_have_their_test(smoke, dataset, notebook, quantity, low):
+    """A value in its range inside its interval, and the p of the null that `config` names."""
+    home, _ = smoke
+    found = results(home, notebook)[dataset, quantity]
+    assert low <= found["ci_low"] <= found["estimate"] <= found["ci_high"] <= 1
+    assert 1 / 2000 - 1e-9 <= found["p"] <= 1
+    assert (found["paper"], found["verdict"]) == (None, "instrument check")
+
+
+@pytest.mark.notebook
 def test_smoke_results_agree_with_each_other(smoke):
     home, _ = smoke
     checks = results(home, "99_summary")["phantom", "consistency"]
@@ -184,6 +203,10 @@ def test_real_profile_without_images_says_not_yet_run(home, monkeypatch):
         ("00_capture_traces", 2),
         ("01_architecture_overlap", 2),
         ("02_decay_structure", 6),
+        ("03_seed_stability", 2),
+        ("04_class_forgetting", 2),
+        ("05_early_loss", 2),
+        ("06_spaced_repetition", 2),
     ):
         found = check_result(paths.figures("real") / f"{name}.json")["findings"]
         assert len(found) == count
