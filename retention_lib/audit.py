@@ -61,7 +61,8 @@ def paper_rows(findings: pd.DataFrame) -> pd.DataFrame:
             if same.any():
                 row |= real.loc[same, ["estimate", "ci_low", "ci_high", "n"]].iloc[0].to_dict()
             rows.append(row)
-    return pd.DataFrame(rows)
+    table, numbers = pd.DataFrame(rows), ["estimate", "ci_low", "ci_high", "paper"]
+    return table.assign(**table[numbers].astype(float))  # JSON's null is None, not NaN
 
 
 def planted_rows(findings: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 from simulated import simulated
 from statsmodels.stats.multitest import multipletests
 
-from retention_lib import audit_plots, consistency
+from retention_lib import audit, audit_plots, consistency, headlines
 from retention_lib.config import HEADLINE_TESTS
 from retention_lib.implied import INGREDIENTS, implied_by, ingredients
 
@@ -99,3 +99,13 @@ def test_figure_marks_what_contradicts():
     crosses = next(line for line in ax.get_lines() if line.get_marker() == "x")
     assert len(crosses.get_xdata()) == paper["contradicts"].sum() == 4
     assert [t.get_text() for t in ax.get_yticklabels()][1] == "paper, octdl: finding 5"
+
+
+def test_what_is_not_yet_run_is_nan_in_the_papers_rows():
+    """As read from JSON, whose null is None."""
+    found = pd.DataFrame(headlines.not_run("seed_stability", "octdl")).assign(profile="real")
+    found = found.astype(object).where(found.notna(), None)
+    rows = audit.paper_rows(found).set_index("label")
+    row = rows.loc["forgetting, seed against seed: Spearman, octdl"]
+    assert np.isnan(row["estimate"]) and row["n"] == 0 and row["paper"] == 0.01
+    assert rows["estimate"].dtype == float
