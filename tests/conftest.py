@@ -7,12 +7,13 @@ import os
 # One thread in each worker, before torch counts the cores: two workers share two of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from retention_lib import data, train
+from retention_lib import data, style, train
 from retention_lib.config import RunConfig
 from retention_lib.data.imageset import ImageSet, sample_ids
 from retention_lib.rundir import RunDir
@@ -111,3 +112,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def ax():
+    """Axes in the house style, drawn at the end: some mistakes fail only then."""
+    figure, axes = style.new_figure()
+    yield axes[0, 0]
+    figure.canvas.draw()
+    plt.close(figure)

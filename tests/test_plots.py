@@ -1,23 +1,11 @@
 """Figures draw the numbers they are given, with the same colours for the same things."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figure_texts import labels
 
-from retention_lib import plots, style
-
-
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    figure.canvas.draw()  # what only fails when drawn
-    plt.close(figure)
-
-
-def labels(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
+from retention_lib import plots
 
 
 def test_learning_curves_show_the_mean_over_seeds(ax):

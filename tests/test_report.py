@@ -4,13 +4,11 @@ import dataclasses
 import json
 import math
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
+from result_files import save
 
 from retention_lib import report, verdicts
-from retention_lib.config import RunConfig
 from retention_lib.intervals import one_row
 
 ROW = one_row(0.33, 0.30, 0.36, 1600, 0.001, "bootstrap")
@@ -77,19 +75,6 @@ def test_a_record_takes_paper_and_verdict_from_the_table():
     assert far["verdict"] == "same direction"  # judged against the chance level it came with
     with pytest.raises(ValueError, match="row must have one row, got 2"):
         verdicts.record("a", "octdl", "b", pd.concat([ROW, ROW]))
-
-
-def save(folder, findings=None, profile="phantom", notebook="01_architecture_overlap"):
-    fig, ax = plt.subplots(figsize=(2, 1))
-    ax.plot([0, 1])
-    if findings is None:
-        row = one_row(np.float64(1 / 3), 0.2, np.float32(0.5), np.int64(80), np.nan, "bootstrap")
-        findings = [verdicts.record("architecture_overlap", "phantom_oct", "jaccard", row, 0.05)]
-    configs = [RunConfig("phantom_oct", seed=1), "phantom_oct-resnet18-s0-0123456789"]
-    data = pd.DataFrame({"share": [0.1], "jaccard": [1 / 3]})
-    path = report.save_result(notebook, profile, findings, fig, data, configs, folder)
-    plt.close(fig)
-    return path
 
 
 def test_a_result_is_complete_and_saving_again_changes_no_byte(tmp_path):

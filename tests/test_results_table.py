@@ -2,29 +2,13 @@
 
 import math
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import pytest
+from result_files import save
 
-from retention_lib import report, results_table, verdicts
-from retention_lib.config import RunConfig
+from retention_lib import results_table, verdicts
 from retention_lib.intervals import one_row
 
 ROW = one_row(0.33, 0.30, 0.36, 1600, 0.001, "bootstrap")
-
-
-def save(folder, findings=None, profile="phantom", notebook="01_architecture_overlap"):
-    fig, ax = plt.subplots(figsize=(2, 1))
-    ax.plot([0, 1])
-    if findings is None:
-        row = one_row(np.float64(1 / 3), 0.2, np.float32(0.5), np.int64(80), np.nan, "bootstrap")
-        findings = [verdicts.record("architecture_overlap", "phantom_oct", "jaccard", row, 0.05)]
-    configs = [RunConfig("phantom_oct", seed=1), "phantom_oct-resnet18-s0-0123456789"]
-    data = pd.DataFrame({"share": [0.1], "jaccard": [1 / 3]})
-    path = report.save_result(notebook, profile, findings, fig, data, configs, folder)
-    plt.close(fig)
-    return path
 
 
 def test_the_summary_says_not_yet_run_until_it_is(tmp_path):

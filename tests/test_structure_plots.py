@@ -1,23 +1,11 @@
 """The distribution of R^2 as it is drawn."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figure_texts import labels
 
-from retention_lib import structure_plots, style
-
-
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    figure.canvas.draw()  # what only fails when drawn
-    plt.close(figure)
-
-
-def labels(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
+from retention_lib import structure_plots
 
 
 def test_r2_distribution_counts_flat_traces_apart(ax):
