@@ -26,7 +26,7 @@ from PIL import Image
 from retention_lib import data, models, paths, train
 from retention_lib.config import RunConfig
 from retention_lib.rundir import RunDir
-from retention_lib.session import EVAL_BATCH, clean_pass, default_device, open_session, resolve_amp
+from retention_lib.session import clean_pass, default_device, open_session, resolve_amp
 
 ARCHS = ("resnet18", "vit_tiny_patch16_224", "deit_small_patch16_224")
 
@@ -75,7 +75,7 @@ class Ours:
     def bare_forward(self) -> float:
         """Seconds that the network alone takes for as many images already on the device."""
         self.session.model.eval()
-        batch = self.session.clean_batch(torch.arange(min(EVAL_BATCH, self.n)))
+        batch = self.session.clean_batch(torch.arange(min(self.session.eval_batch, self.n)))
         start, done = time.perf_counter(), 0
         while done < self.n:
             with self.session.autocast():

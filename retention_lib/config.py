@@ -323,7 +323,7 @@ EQUIVALENCE_MARGIN = 0.01
 
 _PHANTOM = Study(
     base={
-        "n_train": 1000,  # twelve runs took eleven minutes on two cores
+        "n_train": 720,  # twelve runs take eight minutes on two slow cores
         "input_size": 64,
         "warmup_epochs": 20,  # small networks' features need it
         "epochs": 12,

@@ -1,11 +1,13 @@
-"""Networks by timm name, with weights from a local file, the package, or timm's download."""
+"""Networks by timm name, with weights from a local file, the package, or timm's download.
+
+timm is imported where a network is built: that takes seconds, and reading results needs none.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -74,6 +76,8 @@ def build_model(
     nn.Module
         In evaluation mode; `model.pretrained_cfg` has the `mean` and `std` its input expects.
     """
+    import timm
+
     name, kwargs = PHANTOM_ARCHS.get(arch, (arch, {}))
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5])
@@ -117,6 +121,8 @@ def _require_safetensors(source: Path) -> None:
 
 def _create(name: str, seed: int, **kwargs) -> nn.Module:
     """Build by timm with a seeded initialisation; the caller's generator is left as it was."""
+    import timm
+
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's: models are initialised there
         return timm.create_model(name, **kwargs)
@@ -156,6 +162,8 @@ def weights_fingerprint(arch: str, weights: str = "default") -> str:
     if source is None:
         return "random"
     if source == "timm":
+        import timm
+
         cfg = timm.get_pretrained_cfg(arch)
         return f"timm:{arch}.{cfg.tag if cfg is not None else ''}"
     return "blake2b:" + hashlib.blake2b(source.read_bytes(), digest_size=8).hexdigest()

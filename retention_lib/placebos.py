@@ -19,6 +19,10 @@ from retention_lib.intervals import permutation_p
 from retention_lib.nulls import redraws, shuffle_epochs
 from retention_lib.traces import Traces
 
+#: Traces that are fitted together. Few of millions of redrawn traces differ, and those are fitted
+#: once; more would take more memory for little.
+_TOGETHER = 1 << 20
+
 
 def mean_r2(correct: np.ndarray, model: str = "exponential") -> float:
     """Mean R^2 under the literal convention over all traces that vary, NaN if none does.
@@ -45,11 +49,22 @@ def redrawn_r2(
     correct = correct[:, correct.any(0) & ~correct.all(0)]  # no redraw changes the others
     if correct.shape[1] == 0:
         return np.full(draws, np.nan)
-    means = []
+    means, waiting, traces = [], [], 0
     for batch in redraws(correct, rng, draws):  # (draw, epoch, sample)
-        together = batch.transpose(1, 0, 2).reshape(batch.shape[1], -1)
-        means.append(fit_decay(together, model=model).r2.reshape(len(batch), -1).mean(1))
-    return np.concatenate(means)
+        waiting.append(batch)
+        traces += len(batch) * batch.shape[2]
+        if traces >= _TOGETHER:
+            means.append(_mean_r2_of_each(waiting, model))
+            waiting, traces = [], 0
+    return np.concatenate([*means, *([_mean_r2_of_each(waiting, model)] if waiting else [])])
+
+
+def _mean_r2_of_each(batches: list[np.ndarray], model: str) -> np.ndarray:
+    """Mean R^2 of every redraw, (draw,); `batches` are (draw, epoch, sample)."""
+    together = np.concatenate(batches)
+    draws, epochs, samples = together.shape
+    r2 = fit_decay(together.transpose(1, 0, 2).reshape(epochs, -1), model=model).r2
+    return r2.reshape(draws, samples).mean(1)
 
 
 def placebo_table(

@@ -158,10 +158,13 @@ def run_notebooks(
 
 
 def _stages(chosen: list[Path]) -> list[list[Path]]:
-    """What may run side by side: the first alone, the others, then the summary."""
+    """What may run side by side: the first alone, the others, then the summary.
+
+    Of the others the last comes first: it trains networks of its own and takes longest.
+    """
     summary = [path for path in chosen if path.stem.startswith("99")]
     others = [path for path in chosen if path not in summary]
-    return [stage for stage in (others[:1], others[1:], summary) if stage]
+    return [stage for stage in (others[:1], others[:0:-1], summary) if stage]
 
 
 @contextmanager

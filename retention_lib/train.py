@@ -24,7 +24,7 @@ from retention_lib.data.imageset import ImageSet
 from retention_lib.recorder import Recorder
 from retention_lib.rundir import RunDir
 from retention_lib.samplers import Sampler, make_sampler
-from retention_lib.session import EVAL_BATCH, Session, clean_pass, generator, open_session
+from retention_lib.session import Session, clean_pass, generator, open_session
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -34,7 +34,8 @@ def warm_up(session: Session) -> None:
     config, model, rows = session.config, session.model.eval(), session.train_rows
     with torch.inference_mode(), session.autocast():
         parts = [
-            models.pooled_features(model, session.clean_batch(r)) for r in rows.split(EVAL_BATCH)
+            models.pooled_features(model, session.clean_batch(part))
+            for part in rows.split(session.eval_batch)
         ]
     features, labels = torch.cat(parts).float().clone(), session.labels[rows]
     head = model.get_classifier()

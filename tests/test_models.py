@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -116,7 +117,7 @@ def test_a_failed_download_says_where_weights_belong(tmp_path, monkeypatch):
         raise OSError("unreachable")
 
     monkeypatch.setenv("RETENTION_DATA", str(tmp_path))
-    monkeypatch.setattr(models.timm, "create_model", no_network)
+    monkeypatch.setattr(timm, "create_model", no_network)
     wanted = str(tmp_path / "weights" / "resnet18.safetensors")
     with pytest.raises(RuntimeError, match=r"could not download .*OSError: unreachable") as error:
         build("resnet18", weights="default")
