@@ -323,7 +323,7 @@ EQUIVALENCE_MARGIN = 0.01
 
 _PHANTOM = Study(
     base={
-        "n_train": 720,  # twelve runs take eight minutes on two slow cores
+        "n_train": 600,  # twelve runs take seven minutes on two slow cores
         "input_size": 64,
         "warmup_epochs": 20,  # small networks' features need it
         "epochs": 12,

@@ -338,7 +338,7 @@ def test_profiles_are_the_three_of_the_design():
     assert [p.is_phantom for p in PROFILES.values()] == [True, True, False]
     assert min(profile("real").study.seeds) >= 10  # a pilot has seen seeds 0 to 2
     assert {c.input_size for c in profile("real").study.configs()} == {224}
-    assert {c.n_train for c in profile("phantom").study.configs()} == {720}
+    assert {c.n_train for c in profile("phantom").study.configs()} == {600}
 
 
 def test_unknown_profile_and_wrong_draws():
