@@ -16,6 +16,7 @@ from retention_lib import forgetting
 from retention_lib.checks import check_level
 from retention_lib.headlines import kind_of
 from retention_lib.intervals import one_row, t_interval
+from retention_lib.resampled import units
 from retention_lib.risk import Risk, as_runs, group_codes, survival_of
 from retention_lib.traces import Traces
 from retention_lib.verdicts import record
@@ -161,7 +162,7 @@ def lapses(traces: Traces, view: str = "clean", level: float = 0.95) -> pd.DataF
     parts = []
     for name in dict.fromkeys(arch):
         of = correct[arch == name]
-        part = survival_of(lapse_risk(of, traces.samples["group"].to_numpy()), level)
+        part = survival_of(lapse_risk(of, units(traces.samples)), level)
         part.insert(0, "arch", name)
         part.insert(1, "seeds", len(of))
         parts.append(part)

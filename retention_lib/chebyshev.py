@@ -48,7 +48,7 @@ class Shared:
         if self.shared:  # then G belongs to no trace
             self.first, self.near_first = [x * w.T for x in self.first], self.near_first * w.T
             self.second = [x @ w for x in self.second]
-            self.near_second = self.near_second @ w
+            self.near_second = (self.near_second @ w).squeeze(2).T.contiguous()  # (power, node)
 
     def at_nodes(self, q: Tensor, w: Tensor, t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """b, each (node, trace), and G, each (node, trace) or (node, 1), for q (epoch, trace)."""
@@ -66,8 +66,7 @@ class Shared:
         out = out.flatten(0, 1)
         if self.shared:
             _multiply(self.near_first, q, trace, groups, out[:size])
-            for table, (start, end) in zip(self.near_second, groups, strict=True):
-                out[size:, start:end] = table
+            out[size:] = self.near_second[:, node.clamp(1, len(self.near_first)) - 1]
         else:
             _multiply(self.near_first, w * q, trace, groups, out[:size])
             _multiply(self.near_second, w, trace, groups, out[size:])
@@ -184,7 +183,7 @@ def polish(
     """
     x = torch.where(node == 0, -1.0, torch.where(node == last, 1.0, vertex))
     low, high = torch.where(node == last, 0.0, -1.0).to(x), torch.where(node == 0, 0.0, 1.0).to(x)
-    found, least = torch.empty_like(x), torch.empty_like(x)
+    found = least = x
     active = torch.arange(len(x), device=x.device)
     for step in range(60):
         loss, slope, bend = _derivatives(*_horner(coef, x), corners)
@@ -196,7 +195,11 @@ def polish(
         if step < 2:  # hardly any is done yet
             x = new
             continue
-        found[active], least[active] = new, loss + 0.5 * slope * (new - x) * newton
+        value = loss + 0.5 * slope * (new - x) * newton
+        if len(active) == len(found):
+            found, least = new, value
+        else:
+            found[active], least[active] = new, value
         enough = torch.where(newton, (new - x).abs() <= _STEP, high - low <= _CLOSED)
         going = (~enough & (slope.abs() > _ROUNDING * loss.abs())).nonzero().squeeze(1)
         x = new

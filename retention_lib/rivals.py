@@ -19,6 +19,7 @@ from retention_lib.config import RETENTION, TraceConvention
 from retention_lib.panel import Panel, panels_of
 from retention_lib.predictors import Predictor
 from retention_lib.rasch import fit_rasch
+from retention_lib.resampled import units
 from retention_lib.skill import Losses, log_loss, skill_table
 from retention_lib.traces import Traces
 
@@ -236,7 +237,7 @@ def cross_seed(
 
 
 def _by_arch(losses_of, traces, rng, convention, predictors, draws, options) -> pd.DataFrame:
-    groups, tables = traces.samples["group"].to_numpy(), []
+    groups, tables = units(traces.samples), []
     for arch in dict.fromkeys(traces.runs["arch"]):
         runs = traces.select(arch=arch)
         view = runs.correct(convention.view), runs.shown(convention.view)

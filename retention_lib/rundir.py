@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from retention_lib.columns import as_half, column, to_parquet
 from retention_lib.config import SCHEMA_VERSION, RunConfig
 from retention_lib.lock import digest, flush_folder, is_whole_zip, whole_file
 
 #: What is recorded of a view: (epoch, sample) arrays of these three.
 QUANTITIES = ("predicted", "loss", "margin")
 VIEWS = ("clean", "online")
-HALF_MAX = float(np.finfo(np.float16).max)
 REPAIR = "Put back a copy of it, or move the run's folder away and capture the run again."
 
 
@@ -152,7 +152,7 @@ class RunDir:
         for view, seen in (("clean", None), ("online", shown > 0)):
             values = clean if view == "clean" else online
             for name in QUANTITIES:
-                columns[f"{view}_{name}"] = _column(name, values, seen, len(shown))
+                columns[f"{view}_{name}"] = column(name, values, seen, len(shown))
         columns["shown"] = pa.array(shown.astype(np.min_scalar_type(int(shown.max(initial=0)))))
         self._write_table(f"trace/{self.epoch_file(epoch).name}", pa.table(columns))
 
@@ -164,7 +164,7 @@ class RunDir:
 
     def write_heldout_logits(self, logits: np.ndarray):
         """Keep the final logits (held-out sample, class) in half precision, for ensembles."""
-        half = np.clip(logits, -HALF_MAX, HALF_MAX).astype(np.float16)
+        half = as_half(logits)
         columns = {f"class_{c:03d}": pa.array(half[:, c]) for c in range(half.shape[1])}
         self._write_table("heldout_logits.parquet", pa.table(columns))
 
@@ -325,38 +325,3 @@ def _compared(header: dict) -> dict:
     flat |= {f"config.{k}": v for k, v in header.get("config", {}).items()}
     flat["config.dataset"] = str(flat.get("config.dataset")).partition(":")[0]
     return flat
-
-
-def _column(name: str, values: dict | None, seen: np.ndarray | None, n: int) -> pa.Array:
-    """One quantity as a column: half precision or the smallest unsigned type; null where unseen."""
-    kind = np.uint8 if name == "predicted" else np.float16
-    if values is None:
-        return pa.nulls(n, pa.from_numpy_dtype(kind))
-    value = values[name] if seen is None else values[name][seen]
-    if name == "predicted":
-        kind = np.min_scalar_type(int(value.max(initial=0)))
-    else:
-        value = np.clip(value, -HALF_MAX, HALF_MAX)
-    if seen is None or seen.all():
-        return pa.array(value.astype(kind))
-    full = np.zeros(n, kind)
-    full[seen] = value
-    return pa.array(full, mask=~seen)
-
-
-def to_parquet(table: pa.Table, store_schema: bool = True) -> bytes:
-    """A table as small as it goes: half floats split into byte streams, all else packed."""
-    halves = [f.name for f in table.schema if pa.types.is_float16(f.type)]
-    others = [f.name for f in table.schema if f.name not in halves]
-    stream = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        stream,
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=others,
-        column_encoding={name: "BYTE_STREAM_SPLIT" for name in halves},
-        write_statistics=False,
-        store_schema=store_schema,
-    )
-    return stream.getvalue().to_pybytes()

@@ -15,6 +15,7 @@ from retention_lib.config import LITERAL, ORIGINS, SIGNALS, TraceConvention
 from retention_lib.convention import retention_trace
 from retention_lib.decay import Status, fit_decay
 from retention_lib.intervals import resamples
+from retention_lib.resampled import units
 from retention_lib.traces import Traces
 
 #: Curves that a reader may have meant by "exponential decay", and its two named rivals.
@@ -89,7 +90,7 @@ def specification_curve(
 
 def resampling_weights(traces: Traces, rng: np.random.Generator, draws: int) -> np.ndarray:
     """How often each resample holds each sample, float32 (draw, sample)."""
-    groups, n = traces.samples["group"].to_numpy(), len(traces.samples)
+    groups, n = units(traces.samples), len(traces.samples)
     redrawn = resamples(groups, traces.labels, rng, draws)
     return np.stack([np.bincount(rows, minlength=n) for rows in redrawn]).astype(np.float32)
 

@@ -19,6 +19,7 @@ from retention_lib.intervals import bootstrap, t_interval
 from retention_lib.nulls import shuffle_epochs
 from retention_lib.predictors import Predictor, decay_predictor, shrunk_predictor
 from retention_lib.r2_swap import swap_p
+from retention_lib.resampled import units
 from retention_lib.skill import aicc_weights
 from retention_lib.traces import Traces
 
@@ -82,7 +83,7 @@ def mean_r2(
     r2 = fit(correct, LITERAL, model).r2  # (run, sample)
     shuffled = fit(shuffle_epochs(correct, rng), LITERAL, model).r2
     other = other_seed_r2(correct, arch)
-    groups, labels = traces.samples["group"].to_numpy(), traces.labels
+    groups, labels = units(traces.samples), traces.labels
     table = bootstrap(r2_means(r2, arch, names), groups, labels, rng, draws)
     chance = r2_means(shuffled, arch, names)(slice(None))
     ceiling = r2_means(other, arch, names)(slice(None))

@@ -19,6 +19,7 @@ from retention_lib.checks import check_level
 from retention_lib.config import RETENTION
 from retention_lib.intervals import one_row
 from retention_lib.label_swap import label_swap
+from retention_lib.resampled import units
 from retention_lib.risk import (
     as_runs,
     common_horizon,
@@ -200,7 +201,7 @@ def by_architecture(
     DataFrame
         The table's rows with the columns `arch` and `seeds` in front.
     """
-    arch, groups = traces.runs["arch"].to_numpy(), traces.samples["group"].to_numpy()
+    arch, groups = traces.runs["arch"].to_numpy(), units(traces.samples)
     correct = {a: traces.correct(RETENTION.view)[arch == a] for a in dict.fromkeys(arch)}
     if table is restricted_mean and options.get("horizon") is None:
         risks = [risk_counts(c, groups=groups) for c in correct.values()]
@@ -229,7 +230,7 @@ def compare_architectures(traces: Traces, rng: np.random.Generator, **options) -
         seeds = [runs.loc[order[x], "seed"].tolist() for x in (a, b)]
         if seeds[0] != seeds[1]:
             raise ValueError(f"{a} and {b} must share their seeds, got {seeds[0]} and {seeds[1]}")
-        groups, labels = traces.samples["group"].to_numpy(), traces.labels
+        groups, labels = units(traces.samples), traces.labels
         row = label_swap(correct[order[a]], correct[order[b]], groups, labels, rng, **options)
         row.insert(0, "quantity", f"{b} - {a}")
         rows.append(row)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated import CNN, VIT, decaying, simulated, with_correct
 
 from retention_lib import (
+    anatomy,
     placebos,
     rivals,
     specification,
@@ -209,3 +212,37 @@ def test_figure_column_draws_every_table(traces, rng):
     dots = sum(len(line.get_xdata()) for line in axes[4, 0].lines)
     assert dots == 4 * len(readings)  # one per choice
     assert len(axes[6, 0].lines) == 2
+
+
+def _identical_files(traces, as_files: bool):
+    """Every pair of patients shares a picture, said by its bytes or by one name for both."""
+    samples = traces.samples.copy()
+    patient = np.arange(len(samples)) // 2
+    shared = np.where(np.arange(len(samples)) % 2, patient // 2, -1 - patient)
+    if as_files:
+        samples["content_hash"] = shared.astype(str)
+    else:
+        samples["group"] = [f"patient_{p // 2 * 2}" for p in patient]
+    return replace(traces, samples=samples)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda t, rng: structure.mean_r2(t, rng, draws=30),
+        lambda t, rng: specification.specification_curve(t, rng, ("exponential",), 30),
+        lambda t, rng: rivals.one_step(t, rng, draws=30),
+        lambda t, rng: survival.by_architecture(t, survival.restricted_mean),
+        lambda t, rng: survival.compare_architectures(t, rng, draws=30),
+        lambda t, rng: anatomy.lapses(t),
+    ],
+    ids=["r2", "readings", "one_step", "restricted_mean", "label_swap", "lapses"],
+)
+def test_patients_who_share_a_picture_are_redrawn_as_one(table):
+    traces = simulated(n=120, epochs=8)
+    by_files, by_name, apart = (
+        table(of, np.random.default_rng(0))
+        for of in (_identical_files(traces, True), _identical_files(traces, False), traces)
+    )
+    pd.testing.assert_frame_equal(by_files, by_name)
+    assert not by_files.equals(apart)  # the intervals know of it
