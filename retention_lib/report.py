@@ -48,7 +48,7 @@ def save_result(
     -----
     No times are written, and numbers have 10 significant digits, so that running again gives the
     same files. `commit` is the last one that touched the library or the notebooks, with `+` if they
-    have changed since; a file that would differ in nothing else is left as it is.
+    have changed since.
     """
     if not re.fullmatch(r"\d\d_[a-z0-9_]+", notebook):
         raise ValueError(f"notebook must look like '01_architecture_overlap', got {notebook!r}")
@@ -76,10 +76,6 @@ def save_result(
             stem.with_suffix(".csv"), index=False, float_format="%.10g", lineterminator="\n"
         )
     path = stem.with_suffix(".json")
-    if path.exists():
-        old = json.loads(path.read_text())
-        if {**old, "commit": None} == {**result, "commit": None}:
-            return path
     path.write_text(json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     return path
 
