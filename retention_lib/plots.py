@@ -39,8 +39,8 @@ def learning_curves(
     ax.set(xlabel="epoch (0 = after head warm-up)", ylabel=measure.replace("_", " ") + unit)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.6 * (high - low), high)  # room for the legend below the curves
-    ax.legend(loc="lower right")
+    ax.set_ylim(max(0.0, low - 0.6 * (high - low)), high)  # room for the legend below the curves
+    ax.legend(loc="lower right", fontsize=6, labelspacing=0.3)
     return ax
 
 
@@ -109,8 +109,9 @@ def interval_rows(ax: Axes, frame: pd.DataFrame, xlabel: str, null: float | None
     ----------
     frame : DataFrame
         `label`, `estimate`, `ci_low`, `ci_high`, `n`; optional `chance` (grey bar), `ceiling`
-        (black bar), `planted` (orange diamond), `paper` (open star), and `colour_of`: the
-        architecture or data set whose colour a row takes. NaN marks are not drawn.
+        (black bar), `planted` (orange diamond), `paper` (open star), `method`, which says whether n
+        counts redraws, and `colour_of`: the architecture or data set whose colour a row takes. NaN
+        marks are not drawn.
     xlabel : str
         The quantity with its unit.
     null : float, optional
@@ -123,6 +124,8 @@ def interval_rows(ax: Axes, frame: pd.DataFrame, xlabel: str, null: float | None
         ax.plot([row["ci_low"], row["ci_high"]], [y, y], c=shade, lw=1.5, solid_capstyle="butt")
         ax.plot(row["estimate"], y, marker, c=shade, ms=4.5)
         count = f"n = {row['n']:,.0f}" if row["n"] else "not yet run"
+        if "redraws" in str(row.get("method", "")):
+            count = f"{row['n']:,.0f} redraws"
         # Above its row rather than beside the axes, where long names would leave no room for them.
         ax.text(0.01, y + 0.16, f"{row['label']} ({count})", transform=ax.get_yaxis_transform(),
                 va="bottom", fontsize=6.5)  # fmt: skip

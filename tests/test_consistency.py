@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import simulated
+from simulated import CNN, simulated
 from statsmodels.stats.multitest import multipletests
 
 from retention_lib import audit, audit_plots, consistency, headlines
 from retention_lib.config import HEADLINE_TESTS
 from retention_lib.implied import INGREDIENTS, implied_by, ingredients
+from retention_lib.normal_copula import chain, spearman_of
 
 P = [0.04, 0.0005, 0.3, 0.012, 0.0005]
 
@@ -61,18 +62,49 @@ def test_ingredients_survive_the_way_through_records():
     """From traces over records to the table: the same as directly from the traces."""
     traces = simulated(seed=4)
     table = consistency.study_ingredients(traces).assign(dataset="octdl")
+    excess = consistency.study_excess(traces, np.random.default_rng(0), draws=40)
     records = consistency.ingredient_records(
-        table, {"octdl": "reduced", "cub": None}, {"octdl": 240}
+        table, excess.assign(dataset="octdl"), {"octdl": "reduced", "cub": None}, {"octdl": 240}
     )
-    assert len(records) == 2 * (len(INGREDIENTS) + 1)
+    assert len(records) == 2 * (len(INGREDIENTS) + 1 + 4)
     found = pd.DataFrame(records).assign(profile="real")
     by_records = consistency.implied_table(found)
     values = consistency.early_loss(traces), consistency.decay_constants(traces)
     directly = implied_by(ingredients(*values, traces.runs, traces.labels))
     for column in ("implied_low", "implied_high", "measured_low", "measured_high"):
         np.testing.assert_allclose(by_records[column], directly[column], rtol=1e-12)
-    assert by_records["contradicts"].tolist() == directly["contradicts"].tolist()
+    gap = directly["implied_low"] - directly["measured_high"]
+    np.testing.assert_allclose(excess["estimate"], gap, rtol=1e-12)
+    for end in ("low", "high"):
+        np.testing.assert_allclose(by_records[f"excess_{end}"], excess[f"ci_{end}"], rtol=1e-9)
+    assert by_records["contradicts"].tolist() == (excess["ci_low"] > 0).tolist()
     assert set(by_records["network"]) == {"cnn", "vit"}
+    without = consistency.implied_table(found[~found["quantity"].str.startswith("excess")])
+    assert without["contradicts"].isna().all()  # result files of before: no interval, no verdict
+
+
+@pytest.mark.parametrize("opposed", [False, True])
+def test_only_what_sampling_cannot_explain_contradicts(monkeypatch, opposed):
+    """All seeds share the early loss, which decay follows; opposed, seeds share nothing else and
+    what each has of its own is set against the others, so that they do not agree at all."""
+    traces, found = simulated(n=400), []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        common, own = rng.normal(size=400), rng.normal(size=(2, 3, 400))
+        if opposed:  # covariance -1 between seeds, which cancels that of the loss
+            own = np.sqrt(3) * (own - own.mean(1, keepdims=True))
+        decay = (common + own).reshape(6, 400)
+        monkeypatch.setattr(consistency, "early_loss", lambda _, x=common: np.tile(x, (6, 1)))
+        monkeypatch.setattr(consistency, "decay_constants", lambda _, x=decay: x)
+        table = consistency.study_excess(traces, rng, draws=30).set_index(["arch", "finding"])
+        found.append(table.loc[(CNN, "5")])
+    above = [row["ci_low"] > 0 for row in found]
+    if opposed:
+        implied = chain(spearman_of(1 / np.sqrt(3)), 1.0, spearman_of(1 / np.sqrt(3)))
+        assert all(above)
+        assert np.mean([row["estimate"] for row in found]) == pytest.approx(implied, abs=0.07)
+    else:
+        assert sum(above) <= 1
 
 
 def test_paper_contradicts_itself_by_its_early_loss():
