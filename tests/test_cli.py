@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from retention_lib.__main__ import build_parser, main, parse_settings, study_from
+from retention_lib.config import profile
 
 
 def _study(*words):
@@ -41,7 +42,7 @@ def test_a_profile_can_be_narrowed():
         for arch in ("phantom_resnet18", "phantom_deit")
         for seed in (1, 2)
     ]
-    assert {c.n_train for c in study.configs()} == {1000}
+    assert {c.n_train for c in study.configs()} == {profile("phantom").study.base["n_train"]}
 
 
 def test_a_study_without_a_profile_needs_data_and_models(capsys):
