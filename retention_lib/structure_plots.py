@@ -91,7 +91,7 @@ def r2_distribution(ax: Axes, frames: pd.DataFrame | dict, floor: float = -1.0) 
             ax.plot([], [], line, c=shade, label=label)
     ax.set(xlabel=f"R² of the fitted decay ({floor:g}: or below)", xlim=(floor - 0.03, 1.03))
     ax.set(ylabel="cumulative share of fitted traces", ylim=(0, 1.02))
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", fontsize=6, handlelength=1.2, handletextpad=0.5)
     return ax
 
 
