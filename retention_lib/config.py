@@ -343,7 +343,7 @@ _PHANTOM = Study(
 #: an epoch does not show all: half of the samples, in twice as many epochs. People's schedulers aim
 #: at 90 % recall; at half, most samples of a short run would never come to be due.
 _SHOWN = {"presentations": 0.5, "recall_threshold": 0.9}
-#: Four of the eight, so that a fresh machine trains them in two or three minutes.
+#: Four of the eight, so that a fresh machine trains them in a few minutes.
 _ARMS = ("uniform", "spaced", "spaced_shuffled", "leitner")
 #: The arm that all others are compared with; its runs are their pilots.
 REFERENCE = "uniform"

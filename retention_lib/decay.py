@@ -17,7 +17,7 @@ __all__ = ["LAMBDA_BOUNDS", "LOSSES", "MODELS", "DecayFit", "Status", "fit_decay
 
 #: Search range of lambda [1 / unit of t]: a half-life from 0.07 to 7,000 epochs.
 LAMBDA_BOUNDS = (1e-4, 10.0)
-#: Traces of small runs are fitted together: a call of the solver costs as much as 500 traces.
+#: Traces of small runs are fitted together: calling the solver costs as much as some thousand.
 TOGETHER = 1 << 17
 #: What every fit has besides parameters and their standard errors.
 _PER_TRACE = (

@@ -16,7 +16,7 @@ from retention_lib.config import RunConfig
 from retention_lib.data.imageset import ImageSet
 
 #: Images at a time in evaluation: many fill a GPU; on a CPU activations of more than these leave
-#: the cache (measured on two cores, small and full networks: 5 to 25 % slower with 256).
+#: the cache (two cores, four networks in one comparison: 8 to 23 % slower with 256).
 EVAL_BATCH = {"cuda": 256, "cpu": 32}
 
 

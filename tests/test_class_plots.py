@@ -5,17 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retention_lib import class_plots, style
+from retention_lib import class_plots
 from retention_lib.intervals import one_row
 from retention_lib.verdicts import record
-
-
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    figure.canvas.draw()
-    plt.close(figure)
 
 
 def classes(k=3, total=3):

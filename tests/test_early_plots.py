@@ -13,13 +13,6 @@ from retention_lib.early_headlines import EARLY_ROWS, early_records
 from retention_lib.style import looks
 
 
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    plt.close(figure)
-
-
 def texts(ax):
     return [t.get_text() for t in ax.get_legend().get_texts()]
 

@@ -7,16 +7,8 @@ import pytest
 from conftest import make_images
 from simulated import CNN, VIT
 
-from retention_lib import pictures, style
+from retention_lib import pictures
 from retention_lib.style import TRUTH
-
-
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    figure.canvas.draw()  # what only fails when drawn
-    plt.close(figure)
 
 
 def test_contact_sheet_places_every_picture_and_frames_the_marked(ax):

@@ -14,14 +14,6 @@ from retention_lib import stability_plots, style
 from retention_lib.stability_headlines import stability_records
 
 
-@pytest.fixture
-def ax():
-    figure, axes = style.new_figure()
-    yield axes[0, 0]
-    figure.canvas.draw()
-    plt.close(figure)
-
-
 def labels(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
